@@ -1,0 +1,18 @@
+//! Axis 1: what a container's inside is made of. Turns image + container config into an OCI bundle.
+//!
+//! Owns: [`Os`], [`Bundle`], the Linux and the Windows guest, Windows bases.
+//! Must not know: isolation, sandboxes, images' storage, the engine.
+
+mod contract;
+pub mod linux;
+pub mod windows;
+
+pub use contract::*;
+
+/// The guest of an OS.
+pub fn of(os: Os) -> &'static dyn Guest {
+    match os {
+        Os::Linux => &linux::LinuxGuest,
+        Os::Windows => &windows::WindowsGuest,
+    }
+}

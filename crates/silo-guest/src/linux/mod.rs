@@ -1,0 +1,3 @@
+//! Linux guest.
+/// Axis 1, Linux.
+pub struct LinuxGuest;

@@ -1,0 +1,3 @@
+//! Windows guest.
+/// Axis 1, Windows.
+pub struct WindowsGuest;

@@ -1,0 +1,2 @@
+//! silo
+fn main() {}
