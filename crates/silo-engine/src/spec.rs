@@ -1,0 +1,255 @@
+//! What a client asked for: the create request after decoding, with no `Option` standing for "default" that the engine decides.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use silo_guest::{Limits, Security};
+use silo_sandbox::Isolation;
+
+/// A container as requested. Stored in the database as it is here.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// Image as the user named it (`busybox`, `busybox:1`, an ID).
+    pub image: String,
+    /// `--platform` (`linux/amd64`), empty when not given.
+    pub platform: String,
+    /// The container config, before (in a request) or after (in a record) the image's config is merged in.
+    pub config: Config,
+    /// `-v`, `--mount`, `--tmpfs`, and after creation the image's volumes.
+    pub mounts: Vec<MountSpec>,
+    /// `--volumes-from`: `container[:ro|rw]`.
+    pub volumes_from: Vec<String>,
+    /// Limits.
+    pub limits: Limits,
+    /// Confinement.
+    pub security: Security,
+    /// `--network`.
+    pub network: NetworkMode,
+    /// Network aliases and fixed addresses asked for on that network.
+    pub endpoint: EndpointSpec,
+    /// `--pid`: empty, `host` or `container:<id>`.
+    pub pid_mode: String,
+    /// `--ipc`: empty, `private`, `none`, `shareable`, `host` or `container:<id>`.
+    pub ipc_mode: String,
+    /// `--uts`: empty or `host`.
+    pub uts_mode: String,
+    /// `--cgroupns`: empty, `private` or `host`.
+    pub cgroupns_mode: String,
+    /// `None`: the daemon's default.
+    pub isolation: Option<Isolation>,
+    /// `--restart`.
+    pub restart: RestartPolicy,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// `--init`.
+    pub init: bool,
+    /// `--log-driver`, `--log-opt`.
+    pub log: LogConfig,
+    /// `-p`.
+    pub ports: Vec<PortSpec>,
+    /// `-P`.
+    pub publish_all_ports: bool,
+    /// `--dns`.
+    pub dns: Vec<String>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_options: Vec<String>,
+    /// `--add-host`, `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// `--group-add`.
+    pub additional_groups: Vec<String>,
+    /// `--annotation`.
+    pub annotations: BTreeMap<String, String>,
+    /// Initial terminal size (rows, columns), (0, 0) unknown.
+    pub console_size: (u16, u16),
+    /// The face's own document of the request (`HostConfig`), handed back by inspect; the engine never reads it.
+    pub face: serde_json::Value,
+}
+
+/// Docker's container `Config`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Empty: the first 12 digits of the container's ID.
+    pub hostname: String,
+    /// Domain name.
+    pub domainname: String,
+    /// User.
+    pub user: String,
+    /// `-a stdin`.
+    pub attach_stdin: bool,
+    /// `-a stdout`.
+    pub attach_stdout: bool,
+    /// `-a stderr`.
+    pub attach_stderr: bool,
+    /// `-t`.
+    pub tty: bool,
+    /// `-i`.
+    pub open_stdin: bool,
+    /// Standard input closes with the first attached client.
+    pub stdin_once: bool,
+    /// `NAME=value`; a request may hold `NAME` alone, which removes it.
+    pub env: Vec<String>,
+    /// `None`: the image's.
+    pub cmd: Option<Vec<String>>,
+    /// `None`: the image's; `Some([])` or `Some([""])`: none.
+    pub entrypoint: Option<Vec<String>>,
+    /// Image config `ArgsEscaped` (Windows).
+    pub args_escaped: bool,
+    /// Working directory.
+    pub working_dir: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// `SIGTERM`, `15`; `None`: the image's, else SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Seconds; `None`: 10.
+    pub stop_timeout: Option<i64>,
+    /// `None`: the image's.
+    pub healthcheck: Option<Healthcheck>,
+    /// Anonymous volumes (`-v /data`, image `VOLUME`).
+    pub volumes: Vec<String>,
+    /// `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Image's `ONBUILD`.
+    pub on_build: Vec<String>,
+    /// Image's `SHELL`.
+    pub shell: Vec<String>,
+    /// `NetworkDisabled`.
+    pub network_disabled: bool,
+}
+
+/// `--health-*`; durations in nanoseconds, 0: default (30 s, 30 s, 0 s, 5 s).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Healthcheck {
+    /// `[]` inherit, `["NONE"]`, `["CMD", …]`, `["CMD-SHELL", line]`.
+    pub test: Vec<String>,
+    /// Between two probes.
+    pub interval: i64,
+    /// Of one probe.
+    pub timeout: i64,
+    /// Failures that do not count at first.
+    pub start_period: i64,
+    /// Between two probes during the start period.
+    pub start_interval: i64,
+    /// Failures in a row; 0: 3.
+    pub retries: i64,
+}
+
+/// One mount as requested or as made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// What.
+    pub kind: MountSource,
+    /// Where, in the guest's spelling.
+    pub target: String,
+    /// Read-only.
+    pub read_only: bool,
+    /// `-v`'s third part (`ro,z,nocopy`), as `inspect` shows it under `Mode`.
+    pub mode: String,
+    /// Bind propagation, empty: `rprivate`.
+    pub propagation: String,
+    /// `bind-recursive=disabled`.
+    pub non_recursive: bool,
+}
+
+/// The source of a [`MountSpec`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A host path.
+    Bind {
+        /// Absolute.
+        source: String,
+        /// Make the directory when it is missing (`-v`, not `--mount`).
+        create: bool,
+    },
+    /// A named volume; empty name: an anonymous one is made.
+    Volume {
+        /// Name.
+        name: String,
+        /// Copy the image's content into an empty volume.
+        copy_up: bool,
+        /// Labels of a volume made by this mount.
+        labels: BTreeMap<String, String>,
+    },
+    /// Memory.
+    Tmpfs {
+        /// `size=…`, `mode=…`.
+        options: Vec<String>,
+    },
+}
+
+/// `--network`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// The default bridge (`bridge`, `nat`, `default`).
+    #[default]
+    Bridge,
+    /// Loopback only.
+    None,
+    /// The host's.
+    Host,
+    /// Another container's.
+    Container(String),
+}
+
+/// What was asked of the network endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointSpec {
+    /// `--mac-address`, empty: made.
+    pub mac: String,
+    /// `--ip`, empty: next free.
+    pub ipv4: String,
+}
+
+/// `-p`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Container port.
+    pub container_port: u16,
+    /// `tcp`, `udp`, `sctp`.
+    pub protocol: String,
+    /// Empty: all addresses.
+    pub host_ip: String,
+    /// First and last host port to try; (0, 0): any free one.
+    pub host_ports: (u16, u16),
+}
+
+/// `--restart`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// Also after a daemon restart if it was running.
+    Always,
+    /// As `Always`, unless the user stopped it.
+    UnlessStopped,
+    /// After a non-zero exit.
+    OnFailure {
+        /// 0: without bound.
+        max_retries: u32,
+    },
+}
+
+/// `--log-driver` and `--log-opt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// `json-file` or `none`.
+    pub driver: String,
+    /// Options as given (`max-size`, `max-file`, …); the face has checked names and values.
+    pub options: BTreeMap<String, String>,
+    /// Bytes a file may have; 0: no bound.
+    pub max_size: u64,
+    /// Files kept.
+    pub max_files: u32,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { driver: "json-file".into(), options: BTreeMap::new(), max_size: 0, max_files: 1 }
+    }
+}
