@@ -1,1 +1,9 @@
-//! silo-sys
+//! Safe wrappers over Linux: atomic files, opening beneath, mounts, processes, sockets; nearly all `unsafe` of the house.
+//!
+//! Must not know: anything of Silo.
+
+pub mod atomic_file;
+pub mod beneath;
+pub mod mount;
+pub mod process;
+pub mod socket;
