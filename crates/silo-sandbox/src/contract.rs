@@ -1,6 +1,10 @@
 //! The sandbox seam: the words, and what an isolation states about itself; imports no implementation.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+
+pub use silo_runtime::protocol::{Attach, Event, Exit, Failure, FailureKind, SandboxState, Stats};
 
 /// Where a container runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,42 +24,63 @@ impl Isolation {
     }
 }
 
-/// Resource usage of a sandbox at one moment; zero where this host does not account for it.
+/// What the shim must know beside the bundle; `shim.json` in the sandbox's directory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Stats {
-    /// Nanoseconds.
-    pub cpu_total: u64,
-    /// Nanoseconds in user mode.
-    pub cpu_user: u64,
-    /// Nanoseconds in kernel mode.
-    pub cpu_system: u64,
-    /// Per processor, nanoseconds (cgroup v1).
-    pub cpu_percpu: Vec<u64>,
-    /// CFS periods.
-    pub throttling_periods: u64,
-    /// Throttled periods.
-    pub throttled_periods: u64,
-    /// Nanoseconds throttled.
-    pub throttled_time: u64,
-    /// Bytes, page cache included.
-    pub memory_usage: u64,
-    /// Bytes, highest (cgroup v1).
-    pub memory_max_usage: u64,
-    /// Bytes; `u64::MAX`: none.
-    pub memory_limit: u64,
-    /// `memory.stat`.
-    pub memory_stats: std::collections::BTreeMap<String, u64>,
-    /// Times the limit was hit.
-    pub memory_failcnt: u64,
-    /// Tasks.
-    pub pids_current: u64,
-    /// 0: none.
-    pub pids_limit: u64,
-    /// (major, minor, operation, bytes).
-    pub io_service_bytes: Vec<(u64, u64, String, u64)>,
-    /// (major, minor, operation, count).
-    pub io_serviced: Vec<(u64, u64, String, u64)>,
-    /// Interfaces: (name, rx bytes, rx packets, rx errors, rx dropped, tx bytes, tx packets, tx errors, tx dropped).
-    pub networks: Vec<(String, [u64; 8])>,
+pub struct ShimConfig {
+    /// Unix socket to listen on.
+    pub socket: PathBuf,
+    /// The first process has a terminal.
+    pub terminal: bool,
+    /// Initial size (rows, columns); (0, 0): unknown.
+    pub console_size: (u16, u16),
+    /// It has standard input.
+    pub stdin: bool,
+    /// Standard input ends with the first attached client that ends its own.
+    pub stdin_once: bool,
+    /// Log file; `None`: none is kept.
+    pub log: Option<LogFile>,
+}
+
+/// A json-file log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFile {
+    /// Where; rotated ones are `path.1`, `path.2`…
+    pub path: PathBuf,
+    /// Bytes after which it is rotated; 0: never.
+    pub max_size: u64,
+    /// Files kept, this one included; at least 1.
+    pub max_files: u32,
+}
+
+/// Names of files in a sandbox's directory.
+pub mod files {
+    /// [`super::ShimConfig`].
+    pub const SHIM: &str = "shim.json";
+    /// [`super::Exit`] of the first process, written by the shim.
+    pub const EXIT: &str = "exit.json";
+    /// What the shim itself complains about.
+    pub const SHIM_LOG: &str = "shim.log";
+}
+
+/// What fails between engine and shim.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The shim says no.
+    #[error("{0}")]
+    Failed(#[from] Failure),
+    /// There is no shim (any more).
+    #[error("the container's shim is gone")]
+    Gone,
+    /// No answer in time.
+    #[error("the container's shim did not answer within {0} seconds")]
+    Silent(u64),
+    /// Input/output, with what was being done.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What.
+        doing: String,
+        /// Why not.
+        source: std::io::Error,
+    },
 }

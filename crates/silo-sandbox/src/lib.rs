@@ -2,6 +2,14 @@
 //!
 //! Must not know: images, guests (the words "Linux image" or "Wine"), networks, the engine's records.
 
+mod client;
 mod contract;
+pub mod shim;
 
+pub use client::{Events, ExecRequest, Sandbox, clean_up_after, recorded_exit};
 pub use contract::*;
+
+/// 1 or 2: the cgroup version that limits are set with on this host.
+pub fn cgroup_version() -> u8 {
+    silo_runtime::cgroup::version()
+}

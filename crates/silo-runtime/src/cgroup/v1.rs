@@ -1,0 +1,277 @@
+//! cgroup v1: one directory in each hierarchy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, LinuxThrottleDevice};
+
+use super::files;
+use crate::protocol::Stats;
+
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct V1 {
+    /// (controller, hierarchy's mount point).
+    mounts: Vec<(String, PathBuf)>,
+    path: String,
+}
+
+impl V1 {
+    pub(super) fn new(mounts: Vec<(String, PathBuf)>, path: &str) -> Self {
+        Self { mounts, path: path.to_owned() }
+    }
+
+    fn dir(&self, controller: &str) -> Option<PathBuf> {
+        self.mounts.iter().find(|(c, _)| c == controller).map(|(_, m)| m.join(&self.path))
+    }
+
+    /// Directories, each once (hierarchies may hold several controllers).
+    fn dirs(&self) -> Vec<PathBuf> {
+        let mut dirs: Vec<PathBuf> = self.mounts.iter().map(|(_, m)| m.join(&self.path)).collect();
+        dirs.sort();
+        dirs.dedup();
+        dirs
+    }
+
+    pub(super) fn create(&self, resources: Option<&LinuxResources>) -> io::Result<()> {
+        for (controller, mount) in &self.mounts {
+            // A cpuset starts without processors and memory nodes and refuses tasks until they are copied down.
+            if controller == "cpuset" {
+                let mut dir = mount.clone();
+                for part in self.path.split('/') {
+                    let parent = dir.clone();
+                    dir.push(part);
+                    make(&dir)?;
+                    for file in ["cpuset.cpus", "cpuset.mems"] {
+                        if files::read(&dir, file).trim().is_empty() {
+                            files::write(&dir, file, files::read(&parent, file).trim())?;
+                        }
+                    }
+                }
+            } else {
+                make_all(&mount.join(&self.path))?;
+            }
+        }
+        match resources {
+            Some(resources) => {
+                self.devices(resources.devices().as_deref().unwrap_or(&[]))?;
+                self.update(resources)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn devices(&self, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
+        let Some(dir) = self.dir("devices") else { return Ok(()) };
+        for rule in rules {
+            let kind = match rule.typ() {
+                Some(LinuxDeviceType::B) => "b",
+                Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
+                _ => "a",
+            };
+            let part = |n: Option<i64>| n.filter(|n| *n >= 0).map_or("*".to_owned(), |n| n.to_string());
+            let access = rule.access().clone().unwrap_or_else(|| "rwm".into());
+            let text = format!("{kind} {}:{} {access}", part(rule.major()), part(rule.minor()));
+            files::write(&dir, if rule.allow() { "devices.allow" } else { "devices.deny" }, &text)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn update(&self, resources: &LinuxResources) -> io::Result<()> {
+        if let (Some(memory), Some(dir)) = (resources.memory(), self.dir("memory")) {
+            self.memory(&dir, memory)?;
+        }
+        if let (Some(cpu), Some(dir)) = (resources.cpu(), self.dir("cpu")) {
+            if let Some(shares) = cpu.shares().filter(|s| *s > 0) {
+                files::write(&dir, "cpu.shares", &shares.to_string())?;
+            }
+            if let Some(period) = cpu.period().filter(|p| *p > 0) {
+                files::write(&dir, "cpu.cfs_period_us", &period.to_string())?;
+            }
+            if let Some(quota) = cpu.quota().filter(|q| *q != 0) {
+                files::write(&dir, "cpu.cfs_quota_us", &quota.to_string())?;
+            }
+        }
+        if let (Some(cpu), Some(dir)) = (resources.cpu(), self.dir("cpuset")) {
+            if let Some(cpus) = cpu.cpus().as_ref().filter(|c| !c.is_empty()) {
+                files::write(&dir, "cpuset.cpus", cpus)?;
+            }
+            if let Some(mems) = cpu.mems().as_ref().filter(|m| !m.is_empty()) {
+                files::write(&dir, "cpuset.mems", mems)?;
+            }
+        }
+        if let (Some(pids), Some(dir)) = (resources.pids(), self.dir("pids")) {
+            let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() };
+            files::write(&dir, "pids.max", &value)?;
+        }
+        if let (Some(io), Some(dir)) = (resources.block_io(), self.dir("blkio")) {
+            if let Some(weight) = io.weight().filter(|w| *w > 0) {
+                let file = if dir.join("blkio.bfq.weight").exists() { "blkio.bfq.weight" } else { "blkio.weight" };
+                files::write(&dir, file, &weight.to_string())?;
+            }
+            for (file, list) in [
+                ("blkio.throttle.read_bps_device", io.throttle_read_bps_device()),
+                ("blkio.throttle.write_bps_device", io.throttle_write_bps_device()),
+                ("blkio.throttle.read_iops_device", io.throttle_read_iops_device()),
+                ("blkio.throttle.write_iops_device", io.throttle_write_iops_device()),
+            ] {
+                for d in list.iter().flatten() {
+                    files::write(&dir, file, &throttle(d))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn memory(&self, dir: &Path, memory: &oci_spec::runtime::LinuxMemory) -> io::Result<()> {
+        let swap_file = "memory.memsw.limit_in_bytes";
+        let has_swap = dir.join(swap_file).exists();
+        let limit = memory.limit().filter(|l| *l != 0);
+        let swap = memory.swap().filter(|s| *s != 0 && has_swap);
+        // The kernel keeps limit <= memory+swap at every moment: raise the outer one first, lower the inner one first.
+        let raising_swap = swap.is_some_and(|s| s < 0 || s as u64 > files::number(dir, swap_file));
+        if let (Some(swap), true) = (swap, raising_swap) {
+            files::write(dir, swap_file, &swap.to_string())?;
+        }
+        if let Some(limit) = limit {
+            files::write(dir, "memory.limit_in_bytes", &limit.to_string())?;
+        }
+        if let (Some(swap), false) = (swap, raising_swap) {
+            files::write(dir, swap_file, &swap.to_string())?;
+        }
+        if let Some(reservation) = memory.reservation().filter(|r| *r != 0) {
+            files::write(dir, "memory.soft_limit_in_bytes", &reservation.to_string())?;
+        }
+        if let Some(swappiness) = memory.swappiness() {
+            files::write(dir, "memory.swappiness", &swappiness.to_string())?;
+        }
+        if memory.disable_oom_killer() == Some(true) {
+            files::write(dir, "memory.oom_control", "1")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&self, pid: i32) -> io::Result<()> {
+        let pid = pid.to_string();
+        self.dirs().iter().try_for_each(|dir| files::write(dir, "cgroup.procs", &pid))
+    }
+
+    pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let dir = self.dir("freezer").ok_or_else(|| io::Error::other("this host has no freezer cgroup"))?;
+        let wanted = if frozen { "FROZEN" } else { "THAWED" };
+        let end = Instant::now() + FREEZE_LIMIT;
+        loop {
+            files::write(&dir, "freezer.state", wanted)?;
+            if files::read(&dir, "freezer.state").trim() == wanted {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                let _ = files::write(&dir, "freezer.state", "THAWED");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("cgroup did not become {wanted} in 2 s")));
+            }
+            // v1 has no notification of FREEZING → FROZEN.
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    pub(super) fn pids(&self) -> io::Result<Vec<i32>> {
+        match self.dirs().first() {
+            Some(dir) => files::pids(dir),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) fn oom_kills(&self) -> u64 {
+        self.dir("memory").map_or(0, |d| files::keyed(&files::read(&d, "memory.oom_control"), "oom_kill"))
+    }
+
+    pub(super) fn stats(&self, stats: &mut Stats) {
+        /// Nanoseconds of a clock tick (USER_HZ is 100 on every Linux ABI).
+        const TICK: u64 = 10_000_000;
+        if let Some(dir) = self.dir("cpuacct") {
+            stats.cpu_total = files::number(&dir, "cpuacct.usage");
+            stats.cpu_percpu =
+                files::read(&dir, "cpuacct.usage_percpu").split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            let text = files::read(&dir, "cpuacct.stat");
+            stats.cpu_user = files::keyed(&text, "user") * TICK;
+            stats.cpu_system = files::keyed(&text, "system") * TICK;
+        }
+        if let Some(dir) = self.dir("cpu") {
+            let text = files::read(&dir, "cpu.stat");
+            stats.throttling_periods = files::keyed(&text, "nr_periods");
+            stats.throttled_periods = files::keyed(&text, "nr_throttled");
+            stats.throttled_time = files::keyed(&text, "throttled_time");
+        }
+        if let Some(dir) = self.dir("memory") {
+            stats.memory_usage = files::number(&dir, "memory.usage_in_bytes");
+            stats.memory_max_usage = files::number(&dir, "memory.max_usage_in_bytes");
+            stats.memory_limit = files::number(&dir, "memory.limit_in_bytes");
+            stats.memory_failcnt = files::number(&dir, "memory.failcnt");
+            stats.memory_stats = key_values(&files::read(&dir, "memory.stat"));
+        }
+        if let Some(dir) = self.dir("pids") {
+            stats.pids_current = files::number(&dir, "pids.current");
+            stats.pids_limit = Some(files::number(&dir, "pids.max")).filter(|n| *n != u64::MAX).unwrap_or(0);
+        }
+        if let Some(dir) = self.dir("blkio") {
+            stats.io_service_bytes = io_table(&files::read(&dir, "blkio.throttle.io_service_bytes_recursive"));
+            stats.io_serviced = io_table(&files::read(&dir, "blkio.throttle.io_serviced_recursive"));
+        }
+    }
+
+    pub(super) fn destroy(&self) -> io::Result<()> {
+        if self.dir("freezer").is_some_and(|d| files::read(&d, "freezer.state").trim() != "THAWED") {
+            let _ = self.freeze(false);
+        }
+        self.dirs().iter().try_for_each(|dir| files::remove(dir))
+    }
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            Err(io::Error::new(e.kind(), format!("making cgroup {}: {e}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_all(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| io::Error::new(e.kind(), format!("making cgroup {}: {e}", dir.display())))
+}
+
+fn throttle(device: &LinuxThrottleDevice) -> String {
+    format!("{}:{} {}", device.major(), device.minor(), device.rate())
+}
+
+pub(super) fn key_values(text: &str) -> std::collections::BTreeMap<String, u64> {
+    text.lines()
+        .filter_map(|l| l.split_once(' '))
+        .filter_map(|(k, v)| Some((k.to_owned(), v.trim().parse().ok()?)))
+        .collect()
+}
+
+/// `8:0 Read 4096` lines.
+fn io_table(text: &str) -> Vec<(u64, u64, String, u64)> {
+    text.lines()
+        .filter_map(|line| {
+            let mut parts = line.split_whitespace();
+            let (major, minor) = parts.next()?.split_once(':')?;
+            let operation = parts.next()?.to_owned();
+            Some((major.parse().ok()?, minor.parse().ok()?, operation, parts.next()?.parse().ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_tables() {
+        let table = io_table("254:0 Read 4096\n254:0 Total 4096\nTotal 4096\n");
+        assert_eq!(table, [(254, 0, "Read".into(), 4096), (254, 0, "Total".into(), 4096)]);
+    }
+}

@@ -1,0 +1,190 @@
+//! cgroup v2: one directory, controllers switched on from the root down.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::LinuxResources;
+
+use super::{device_filter, files, v1, weight_of_shares};
+use crate::protocol::Stats;
+
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+const CONTROLLERS: &[&str] = &["cpu", "cpuset", "memory", "pids", "io"];
+
+#[derive(Debug)]
+pub(super) struct V2 {
+    mount: PathBuf,
+    path: String,
+    dir: PathBuf,
+}
+
+impl V2 {
+    pub(super) fn new(mount: PathBuf, path: &str) -> Self {
+        let dir = mount.join(path);
+        Self { mount, path: path.to_owned(), dir }
+    }
+
+    pub(super) fn create(&self, resources: Option<&LinuxResources>) -> io::Result<()> {
+        let mut dir = self.mount.clone();
+        for part in self.path.split('/') {
+            enable(&dir);
+            dir.push(part);
+            match std::fs::create_dir(&dir) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io::Error::new(e.kind(), format!("making cgroup {}: {e}", dir.display())));
+                }
+                _ => {}
+            }
+        }
+        let Some(resources) = resources else { return Ok(()) };
+        let fd: OwnedFd = rustix::fs::open(
+            &dir,
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
+        device_filter::attach(&fd, resources.devices().as_deref().unwrap_or(&[]))?;
+        self.update(resources)
+    }
+
+    pub(super) fn update(&self, resources: &LinuxResources) -> io::Result<()> {
+        let dir = &self.dir;
+        let bytes = |n: i64| if n < 0 { "max".to_owned() } else { n.to_string() };
+        if let Some(memory) = resources.memory() {
+            let limit = memory.limit().filter(|l| *l != 0);
+            if let Some(limit) = limit {
+                files::write(dir, "memory.max", &bytes(limit))?;
+            }
+            // v1 counts memory and swap together, v2 swap alone.
+            if let Some(swap) = memory.swap().filter(|s| *s != 0) {
+                let value = match (swap, limit) {
+                    (s, _) if s < 0 => "max".to_owned(),
+                    (s, Some(l)) if l > 0 => (s - l).max(0).to_string(),
+                    (s, _) => s.to_string(),
+                };
+                if dir.join("memory.swap.max").exists() {
+                    files::write(dir, "memory.swap.max", &value)?;
+                }
+            }
+            if let Some(reservation) = memory.reservation().filter(|r| *r != 0) {
+                files::write(dir, "memory.low", &bytes(reservation))?;
+            }
+        }
+        if let Some(cpu) = resources.cpu() {
+            if let Some(shares) = cpu.shares().filter(|s| *s > 0) {
+                files::write(dir, "cpu.weight", &weight_of_shares(shares).to_string())?;
+            }
+            if cpu.quota().is_some_and(|q| q != 0) || cpu.period().is_some_and(|p| p != 0) {
+                let quota = cpu.quota().filter(|q| *q > 0).map_or("max".to_owned(), |q| q.to_string());
+                let period = cpu.period().filter(|p| *p > 0).unwrap_or(100_000);
+                files::write(dir, "cpu.max", &format!("{quota} {period}"))?;
+            }
+            if let Some(cpus) = cpu.cpus().as_ref().filter(|c| !c.is_empty()) {
+                files::write(dir, "cpuset.cpus", cpus)?;
+            }
+            if let Some(mems) = cpu.mems().as_ref().filter(|m| !m.is_empty()) {
+                files::write(dir, "cpuset.mems", mems)?;
+            }
+        }
+        if let Some(pids) = resources.pids() {
+            let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() };
+            files::write(dir, "pids.max", &value)?;
+        }
+        if let Some(io) = resources.block_io() {
+            if let Some(weight) = io.weight().filter(|w| *w > 0) {
+                let file = if dir.join("io.bfq.weight").exists() { "io.bfq.weight" } else { "io.weight" };
+                files::write(dir, file, &format!("default {weight}"))?;
+            }
+            for (key, list) in [
+                ("rbps", io.throttle_read_bps_device()),
+                ("wbps", io.throttle_write_bps_device()),
+                ("riops", io.throttle_read_iops_device()),
+                ("wiops", io.throttle_write_iops_device()),
+            ] {
+                for d in list.iter().flatten() {
+                    files::write(dir, "io.max", &format!("{}:{} {key}={}", d.major(), d.minor(), d.rate()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&self, pid: i32) -> io::Result<()> {
+        files::write(&self.dir, "cgroup.procs", &pid.to_string())
+    }
+
+    pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
+        files::write(&self.dir, "cgroup.freeze", if frozen { "1" } else { "0" })?;
+        let end = Instant::now() + FREEZE_LIMIT;
+        while files::keyed(&files::read(&self.dir, "cgroup.events"), "frozen") != u64::from(frozen) {
+            if Instant::now() > end {
+                let _ = files::write(&self.dir, "cgroup.freeze", "0");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "cgroup did not freeze in 2 s"));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    pub(super) fn pids(&self) -> io::Result<Vec<i32>> {
+        files::pids(&self.dir)
+    }
+
+    pub(super) fn oom_kills(&self) -> u64 {
+        files::keyed(&files::read(&self.dir, "memory.events"), "oom_kill")
+    }
+
+    pub(super) fn stats(&self, stats: &mut Stats) {
+        let dir = &self.dir;
+        let cpu = files::read(dir, "cpu.stat");
+        stats.cpu_total = files::keyed(&cpu, "usage_usec") * 1000;
+        stats.cpu_user = files::keyed(&cpu, "user_usec") * 1000;
+        stats.cpu_system = files::keyed(&cpu, "system_usec") * 1000;
+        stats.throttling_periods = files::keyed(&cpu, "nr_periods");
+        stats.throttled_periods = files::keyed(&cpu, "nr_throttled");
+        stats.throttled_time = files::keyed(&cpu, "throttled_usec") * 1000;
+        stats.memory_usage = files::number(dir, "memory.current");
+        stats.memory_limit = files::number(dir, "memory.max");
+        stats.memory_stats = v1::key_values(&files::read(dir, "memory.stat"));
+        stats.memory_failcnt = files::keyed(&files::read(dir, "memory.events"), "max");
+        stats.pids_current = files::number(dir, "pids.current");
+        stats.pids_limit = Some(files::number(dir, "pids.max")).filter(|n| *n != u64::MAX).unwrap_or(0);
+        for line in files::read(dir, "io.stat").lines() {
+            let mut parts = line.split_whitespace();
+            let Some((major, minor)) = parts.next().and_then(|d| d.split_once(':')) else { continue };
+            let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else { continue };
+            for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+                let Ok(value) = value.parse() else { continue };
+                let (table, operation) = match key {
+                    "rbytes" => (&mut stats.io_service_bytes, "read"),
+                    "wbytes" => (&mut stats.io_service_bytes, "write"),
+                    "rios" => (&mut stats.io_serviced, "read"),
+                    "wios" => (&mut stats.io_serviced, "write"),
+                    _ => continue,
+                };
+                table.push((major, minor, operation.to_owned(), value));
+            }
+        }
+    }
+
+    pub(super) fn destroy(&self) -> io::Result<()> {
+        if files::write(&self.dir, "cgroup.kill", "1").is_ok() {
+            let _ = files::write(&self.dir, "cgroup.freeze", "0");
+        }
+        files::remove(&self.dir)
+    }
+}
+
+/// Switches on, for the children of `dir`, each controller that it has; one that cannot be is a limit that will
+/// be refused when it is asked for.
+fn enable(dir: &Path) {
+    let available = files::read(dir, "cgroup.controllers");
+    let enabled = files::read(dir, "cgroup.subtree_control");
+    for controller in CONTROLLERS {
+        let has = |text: &str| text.split_whitespace().any(|c| c == *controller);
+        if has(&available) && !has(&enabled) {
+            let _ = files::write(dir, "cgroup.subtree_control", &format!("+{controller}"));
+        }
+    }
+}

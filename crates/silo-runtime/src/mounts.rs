@@ -1,0 +1,444 @@
+//! Mounts of a container in two halves: what needs the host's rights is made by the supervisor as detached mounts;
+//! the container's first process attaches them in order, and makes those that belong to its namespaces.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use silo_sys::beneath;
+use silo_sys::mount::{self, IdMap, Overlay, attr};
+
+use crate::bundle::{Bundle, invalid};
+
+/// `mounts[].options`, sorted out.
+#[derive(Debug, Default, PartialEq)]
+struct Options {
+    set: u64,
+    clear: u64,
+    recursive: bool,
+    propagation: Option<(u64, bool)>,
+    data: Vec<String>,
+}
+
+fn parse_options(options: &[String]) -> Options {
+    const PRIVATE: u64 = 1 << 18;
+    const SLAVE: u64 = 1 << 19;
+    const SHARED: u64 = 1 << 20;
+    const UNBINDABLE: u64 = 1 << 17;
+    let mut o = Options::default();
+    for option in options {
+        let (set, clear) = match option.as_str() {
+            "ro" => (attr::RDONLY, 0),
+            "rw" => (0, attr::RDONLY),
+            "nosuid" => (attr::NOSUID, 0),
+            "suid" => (0, attr::NOSUID),
+            "nodev" => (attr::NODEV, 0),
+            "dev" => (0, attr::NODEV),
+            "noexec" => (attr::NOEXEC, 0),
+            "exec" => (0, attr::NOEXEC),
+            "noatime" => (attr::NOATIME, attr::ATIME_MASK),
+            "strictatime" => (attr::STRICTATIME, attr::ATIME_MASK),
+            "nodiratime" => (attr::NODIRATIME, 0),
+            "bind" | "relatime" | "defaults" | "async" | "diratime" => (0, 0),
+            "rbind" => {
+                o.recursive = true;
+                (0, 0)
+            }
+            "private" => set_propagation(&mut o, PRIVATE, false),
+            "rprivate" => set_propagation(&mut o, PRIVATE, true),
+            "slave" => set_propagation(&mut o, SLAVE, false),
+            "rslave" => set_propagation(&mut o, SLAVE, true),
+            "shared" => set_propagation(&mut o, SHARED, false),
+            "rshared" => set_propagation(&mut o, SHARED, true),
+            "unbindable" => set_propagation(&mut o, UNBINDABLE, false),
+            "runbindable" => set_propagation(&mut o, UNBINDABLE, true),
+            other => {
+                o.data.push(other.to_owned());
+                (0, 0)
+            }
+        };
+        o.set = o.set & !clear | set;
+        o.clear = o.clear & !set | clear;
+    }
+    o
+}
+
+fn set_propagation(o: &mut Options, kind: u64, recursive: bool) -> (u64, u64) {
+    o.propagation = Some((kind, recursive));
+    (0, 0)
+}
+
+/// Detached mounts, one for each entry of the bundle that needs the supervisor's rights.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    root: OwnedFd,
+    /// Where the root is attached before it becomes the root.
+    root_target: OwnedFd,
+    mounts: Vec<Ready>,
+    /// Device nodes for a container that may not make them.
+    devices: Vec<(PathBuf, OwnedFd)>,
+}
+
+#[derive(Debug)]
+enum Ready {
+    /// The first process makes it.
+    InContainer,
+    Mount(OwnedFd),
+    /// The directories of the container's cgroup, by controller (v1).
+    Cgroups(Vec<(String, OwnedFd)>),
+}
+
+/// Host devices that every container may use.
+const DEVICES: &[(&str, u32, u32)] =
+    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+fn id_maps(maps: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
+    maps.into_iter()
+        .flatten()
+        .map(|m| IdMap { inside: m.container_id(), outside: m.host_id(), size: m.size() })
+        .collect()
+}
+
+/// The mapping that a mount asks for, as a user namespace.
+fn mapping_of(mount: &Mount) -> io::Result<Option<OwnedFd>> {
+    let (uids, gids) = (id_maps(mount.uid_mappings().as_ref()), id_maps(mount.gid_mappings().as_ref()));
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    mount::mapping_namespace(&uids, &gids).map(Some)
+}
+
+fn context(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let text = format!("{doing} {}", path.display());
+    move |e| io::Error::new(e.kind(), format!("{text}: {e}"))
+}
+
+/// Makes the detached mounts. The caller has a mount namespace of its own; `dir` is a scratch directory.
+pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
+    let stage = bundle.dir.join("rootfs");
+    std::fs::create_dir_all(&stage)?;
+    let root = filesystem(&bundle.rootfs, &stage).map_err(context("assembling the root in", &stage))?;
+    if bundle.spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true)) {
+        mount::set_attr(&root, false, attr::RDONLY, 0)?;
+    }
+    let userns = bundle.namespace(LinuxNamespaceType::User).is_some();
+    let mut mounts = Vec::new();
+    for entry in bundle.spec.mounts().iter().flatten() {
+        let ready = match entry.typ().as_deref().unwrap_or("bind") {
+            "cgroup" => cgroups(bundle)?,
+            "proc" | "tmpfs" | "devpts" | "mqueue" | "cgroup2" => Ready::InContainer,
+            "sysfs" if !userns => Ready::InContainer,
+            _ => Ready::Mount(filesystem(entry, &stage).map_err(context("mounting for", entry.destination()))?),
+        };
+        mounts.push(ready);
+    }
+    let mut devices = Vec::new();
+    if userns {
+        for (name, ..) in DEVICES {
+            let path = Path::new("/dev").join(name);
+            devices.push((path.clone(), mount::clone_tree(&path, false).map_err(context("taking", &path))?));
+        }
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root_target = rustix::fs::open(&stage, flags, Mode::empty())?;
+    Ok(Prepared { root, root_target, mounts, devices })
+}
+
+/// A detached mount of an overlay, a bind source or another file system.
+fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
+    let options = parse_options(entry.options().as_deref().unwrap_or(&[]));
+    let mapping = mapping_of(entry)?;
+    let source = entry.source().as_deref().unwrap_or(Path::new("none"));
+    let fd = match entry.typ().as_deref().unwrap_or("bind") {
+        "overlay" => overlay(&options, mapping.as_ref(), stage)?,
+        "bind" | "none" | "" => {
+            let fd = mount::clone_tree(source, options.recursive).map_err(context("binding", source))?;
+            if let Some(mapping) = &mapping {
+                mount::set_idmap(&fd, options.recursive, mapping).map_err(context("mapping the ids of", source))?;
+            }
+            fd
+        }
+        kind => mount::new_filesystem(kind, &source.to_string_lossy(), &options.data, 0)?,
+    };
+    if options.set != 0 || options.clear != 0 {
+        mount::set_attr(&fd, options.recursive, options.set, options.clear)?;
+    }
+    if let Some((propagation, recursive)) = options.propagation {
+        mount::set_propagation(&fd, recursive, propagation)?;
+    }
+    Ok(fd)
+}
+
+fn overlay(options: &Options, mapping: Option<&OwnedFd>, stage: &Path) -> io::Result<OwnedFd> {
+    let mut overlay = Overlay::default();
+    let (mut upper, mut work) = (None, None);
+    for option in &options.data {
+        match option.split_once('=') {
+            Some(("lowerdir", dirs)) => overlay.lower = dirs.split(':').map(PathBuf::from).collect(),
+            Some(("upperdir", dir)) => upper = Some(PathBuf::from(dir)),
+            Some(("workdir", dir)) => work = Some(PathBuf::from(dir)),
+            _ => overlay.options.push(option.clone()),
+        }
+    }
+    overlay.upper = upper.zip(work);
+    if overlay.lower.is_empty() {
+        return Err(invalid("an overlay without lowerdir"));
+    }
+    let staged = mapping.is_some();
+    if let Some(mapping) = mapping {
+        // Overlayfs takes paths: each mapped layer needs a place to be attached for the moment of the mount.
+        mount::attach(mount::new_filesystem("tmpfs", "stage", &[], 0)?, open_path(stage)?)?;
+        for (i, dir) in overlay.lower.iter_mut().enumerate() {
+            let layer = mount::clone_tree(dir, false).map_err(context("taking the layer", dir))?;
+            mount::set_idmap(&layer, false, mapping).map_err(context("mapping the ids of", dir))?;
+            let place = stage.join(format!("l{i}"));
+            std::fs::create_dir(&place)?;
+            mount::attach(&layer, open_path(&place)?)?;
+            *dir = place;
+        }
+    }
+    let target = if staged { stage.join("m") } else { stage.to_owned() };
+    if staged {
+        std::fs::create_dir(&target)?;
+    }
+    overlay.mount(&target).map_err(|e| {
+        io::Error::new(e.kind(), format!("overlay of {} layers: {e}", overlay.lower.len()))
+    })?;
+    let fd = mount::clone_tree(&target, false)?;
+    mount::detach(&target)?;
+    if staged {
+        mount::detach(stage)?;
+    }
+    Ok(fd)
+}
+
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// On v1 a container sees its own directory of each hierarchy, read-only unless the mount says `rw`.
+fn cgroups(bundle: &Bundle) -> io::Result<Ready> {
+    if crate::cgroup::version() == 2 {
+        return Ok(Ready::InContainer);
+    }
+    let mut list = Vec::new();
+    for line in std::fs::read_to_string("/proc/self/mountinfo")?.lines() {
+        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some(point) = left.split(' ').nth(4) else { continue };
+        if right.split(' ').next() != Some("cgroup") {
+            continue;
+        }
+        let own = Path::new(point).join(bundle.cgroup()?.trim_start_matches('/'));
+        let name = Path::new(point).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if own.is_dir() && !name.is_empty() {
+            let fd = mount::clone_tree(&own, false)?;
+            mount::set_attr(&fd, false, attr::NOSUID | attr::NODEV | attr::NOEXEC, 0)?;
+            list.push((name, fd));
+        }
+    }
+    Ok(Ready::Cgroups(list))
+}
+
+impl Prepared {
+    /// In the first process, with all its namespaces: makes the tree and makes it the root.
+    /// `mknod`: device nodes may be made (no user namespace).
+    pub(crate) fn enter(self, bundle: &Bundle, mknod: bool) -> io::Result<()> {
+        // Whatever is mounted from here on stays here.
+        mount::make_all_slave()?;
+        mount::attach(&self.root, &self.root_target).map_err(|e| io::Error::new(e.kind(), format!("attaching the root: {e}")))?;
+        let root = &self.root;
+        let mut own_dev = false;
+        let entries = bundle.spec.mounts().iter().flatten();
+        let mut read_only_later = Vec::new();
+        for (entry, ready) in entries.zip(self.mounts) {
+            let at = entry.destination();
+            let options = parse_options(entry.options().as_deref().unwrap_or(&[]));
+            let describe = context("mounting at", at);
+            let result = match ready {
+                Ready::Mount(fd) => place(root, at, is_directory(&fd)?).and_then(|t| mount::attach(&fd, t)),
+                Ready::Cgroups(list) => attach_cgroups(root, at, list, &options),
+                Ready::InContainer => {
+                    let kind = match entry.typ().as_deref() {
+                        Some("cgroup") => "cgroup2",
+                        Some(kind) => kind,
+                        None => "tmpfs",
+                    };
+                    let late = kind == "tmpfs" && options.set & attr::RDONLY != 0;
+                    let set = if late { options.set & !attr::RDONLY } else { options.set };
+                    if late {
+                        read_only_later.push(at.clone());
+                    }
+                    let source = entry.source().as_deref().unwrap_or(Path::new(kind)).to_string_lossy().into_owned();
+                    own_dev |= at == Path::new("/dev") && kind == "tmpfs";
+                    place(root, at, true)
+                        .and_then(|t| mount::attach(mount::new_filesystem(kind, &source, &options.data, set)?, t))
+                }
+            };
+            result.map_err(describe)?;
+        }
+        if own_dev {
+            fill_dev(bundle, root, self.devices, mknod)?;
+        }
+        for path in read_only_later {
+            let fd = beneath::open_in_root(root, &path, OFlags::PATH, Mode::empty())?;
+            mount::set_attr(&fd, false, attr::RDONLY, 0)?;
+        }
+        make_root(root)?;
+        let linux = bundle.linux()?;
+        for path in linux.readonly_paths().iter().flatten() {
+            read_only(Path::new(path)).map_err(context("making read-only", Path::new(path)))?;
+        }
+        for path in linux.masked_paths().iter().flatten() {
+            mask(Path::new(path)).map_err(context("masking", Path::new(path)))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+/// The mount point in the root, made when it is missing.
+fn place(root: &OwnedFd, at: &Path, directory: bool) -> io::Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(0o755);
+    if directory {
+        return beneath::make_dirs_in_root(root, at, mode);
+    }
+    match beneath::open_in_root(root, at, OFlags::PATH, Mode::empty()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let parent = beneath::make_dirs_in_root(root, at.parent().unwrap_or(Path::new("/")), mode)?;
+            let name = at.file_name().ok_or_else(|| invalid("a mount point without a name"))?;
+            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            drop(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
+            beneath::open_in_root(root, at, OFlags::PATH, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+fn attach_cgroups(root: &OwnedFd, at: &Path, list: Vec<(String, OwnedFd)>, options: &Options) -> io::Result<()> {
+    let tmpfs = mount::new_filesystem("tmpfs", "tmpfs", &["mode=755".into()], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    mount::attach(&tmpfs, place(root, at, true)?)?;
+    let read_only = options.set & attr::RDONLY;
+    for (name, fd) in list {
+        if read_only != 0 {
+            mount::set_attr(&fd, false, read_only, 0)?;
+        }
+        mount::attach(&fd, place(root, &at.join(&name), true)?)?;
+        for part in name.split(',').filter(|p| *p != name) {
+            let _ = rustix::fs::symlinkat(name.as_str(), &tmpfs, part);
+        }
+    }
+    if read_only != 0 {
+        mount::set_attr(&tmpfs, false, read_only, 0)?;
+    }
+    Ok(())
+}
+
+fn fill_dev(bundle: &Bundle, root: &OwnedFd, devices: Vec<(PathBuf, OwnedFd)>, mknod: bool) -> io::Result<()> {
+    let dev = beneath::open_in_root(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    if mknod {
+        for (name, major, minor) in DEVICES {
+            let device = rustix::fs::makedev(*major, *minor);
+            node(&dev, name, FileType::CharacterDevice, 0o666, device)?;
+        }
+        for device in bundle.linux()?.devices().iter().flatten() {
+            use oci_spec::runtime::LinuxDeviceType as T;
+            let kind = match device.typ() {
+                T::B => FileType::BlockDevice,
+                T::P => FileType::Fifo,
+                _ => FileType::CharacterDevice,
+            };
+            let path = device.path();
+            let Ok(relative) = path.strip_prefix("/dev") else {
+                return Err(invalid(format!("device {} is not below /dev", path.display())));
+            };
+            let parent = place(root, &Path::new("/dev").join(relative.parent().unwrap_or(Path::new(""))), true)?;
+            let name = relative.file_name().and_then(|n| n.to_str()).ok_or_else(|| invalid("a device without a name"))?;
+            let number = rustix::fs::makedev(device.major() as u32, device.minor() as u32);
+            node(&parent, name, kind, device.file_mode().unwrap_or(0o666), number)?;
+            rustix::fs::chownat(
+                &parent,
+                name,
+                device.uid().map(rustix::fs::Uid::from_raw),
+                device.gid().map(rustix::fs::Gid::from_raw),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
+        }
+    }
+    for (path, fd) in devices {
+        mount::attach(&fd, place(root, &path, false)?)?;
+    }
+    for (link, to) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+        ("core", "/proc/kcore"),
+    ] {
+        match rustix::fs::symlinkat(to, &dev, link) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn node(dir: impl AsFd, name: &str, kind: FileType, mode: u32, device: u64) -> io::Result<()> {
+    match rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(mode), device) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(e) => return Err(io::Error::new(io::Error::from(e).kind(), format!("making /dev/{name}: {e}"))),
+    }
+    // mknod is subject to the umask.
+    Ok(rustix::fs::chmodat(&dir, name, Mode::from_raw_mode(mode), AtFlags::empty())?)
+}
+
+/// pivot_root(2) onto itself: the old root lies over the new one for a moment and is then detached.
+fn make_root(root: &OwnedFd) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(".", ".").map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("pivot_root: {e}")))?;
+    mount::detach(Path::new("."))?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+fn read_only(path: &Path) -> io::Result<()> {
+    let fd = match mount::clone_tree(path, true) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    mount::set_attr(&fd, true, attr::RDONLY, 0)?;
+    mount::attach(&fd, open_path(path)?)
+}
+
+fn mask(path: &Path) -> io::Result<()> {
+    let target = match open_path(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let cover = if is_directory(&target)? {
+        mount::new_filesystem("tmpfs", "tmpfs", &[], attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?
+    } else {
+        mount::clone_tree(Path::new("/dev/null"), false)?
+    };
+    mount::attach(&cover, &target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_sorted_out() {
+        let list = |s: &str| s.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let o = parse_options(&list("rbind,ro,nosuid,rprivate"));
+        assert_eq!((o.set, o.recursive), (attr::RDONLY | attr::NOSUID, true));
+        assert_eq!(o.propagation, Some((1 << 18, true)));
+        let o = parse_options(&list("ro,rw,mode=1777,size=64m"));
+        assert_eq!((o.set, o.clear), (0, attr::RDONLY));
+        assert_eq!(o.data, ["mode=1777", "size=64m"]);
+    }
+}

@@ -1,0 +1,320 @@
+//! The task protocol: messages, framing and limits. Spoken engine ↔ shim, and shim ↔ agent of a microVM.
+//!
+//! A frame is a little-endian u32 length and that many bytes of JSON: a [`Request`] towards the shim, a
+//! [`Reply`] back. Events ([`Event`]) come unasked on connections that sent [`Call::Subscribe`]. Descriptors
+//! (attached clients) ride on the first byte of the frame that names them.
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{LinuxResources, Process};
+use serde::{Deserialize, Serialize};
+
+/// Bytes a frame may have.
+pub const MAX_FRAME: usize = 4 << 20;
+
+/// Version of the protocol; a daemon takes over shims of its own version and the one before.
+pub const VERSION: u32 = 1;
+
+/// One question.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the asker, repeated in the reply.
+    pub id: u64,
+    /// What.
+    pub call: Call,
+}
+
+/// What may be asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Call {
+    /// Who are you? → [`Answer::State`].
+    State,
+    /// Send events on this connection from now on. → [`Answer::Done`].
+    Subscribe,
+    /// Run the bundle. Once. → [`Answer::Started`].
+    Start,
+    /// Hand a client's socket (one descriptor with this frame) to the container's or an exec's streams.
+    /// → [`Answer::Done`].
+    Attach(Attach),
+    /// Run a further process. → [`Answer::Started`].
+    Exec {
+        /// Name, unique in the sandbox.
+        exec: String,
+        /// The process.
+        process: Box<Process>,
+        /// It has standard input.
+        stdin: bool,
+        /// Standard input ends with the first attached client.
+        stdin_once: bool,
+        /// Initial terminal size (rows, columns), (0, 0) unknown.
+        size: (u16, u16),
+        /// Collect up to this many bytes of output for the exit event (health probes); 0: none.
+        capture: u32,
+    },
+    /// Send a signal to the first process of the container or of an exec. → [`Answer::Done`].
+    Signal {
+        /// `None`: the container.
+        exec: Option<String>,
+        /// Number.
+        signal: i32,
+    },
+    /// Set the terminal's size. → [`Answer::Done`].
+    Resize {
+        /// `None`: the container.
+        exec: Option<String>,
+        /// Rows.
+        rows: u16,
+        /// Columns.
+        cols: u16,
+    },
+    /// Freeze. → [`Answer::Done`].
+    Pause,
+    /// Thaw. → [`Answer::Done`].
+    Resume,
+    /// Change limits. → [`Answer::Done`].
+    Update(Box<LinuxResources>),
+    /// Usage. → [`Answer::Stats`].
+    Stats,
+    /// Host pids. → [`Answer::Pids`].
+    Pids,
+    /// Write what is buffered of the log to its file. → [`Answer::Done`].
+    FlushLog,
+    /// End now: kill what runs. The shim exits after its exit event was sent. → [`Answer::Done`].
+    Shutdown,
+}
+
+/// How a client is attached.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Attach {
+    /// `None`: the container's streams.
+    pub exec: Option<String>,
+    /// The client's bytes go to standard input.
+    pub stdin: bool,
+    /// Standard output goes to the client.
+    pub stdout: bool,
+    /// Standard error goes to the client.
+    pub stderr: bool,
+    /// Each piece of output has an 8-byte header (stream, 0, 0, 0, big-endian length) before it.
+    pub framed: bool,
+    /// Bytes that detach the client when typed in a row; empty: none.
+    pub detach_keys: Vec<u8>,
+    /// Bytes that the client had sent already.
+    pub read_ahead: Vec<u8>,
+    /// Bytes to send before anything else (log replay).
+    pub preamble: Vec<u8>,
+}
+
+/// One answer, or an event (`id` 0).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's, 0 for events.
+    pub id: u64,
+    /// What.
+    pub answer: Answer,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// It runs.
+    Started {
+        /// Host pid.
+        pid: i32,
+    },
+    /// State.
+    State(SandboxState),
+    /// Usage.
+    Stats(Box<Stats>),
+    /// Pids.
+    Pids(Vec<i32>),
+    /// It was not done.
+    Failed(Failure),
+    /// Something happened.
+    Event(Event),
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Class.
+    pub kind: FailureKind,
+    /// Sentence.
+    pub message: String,
+}
+
+/// Classes of failure that the engine treats differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The program does not exist (exit code 127).
+    ProgramNotFound,
+    /// The program exists and cannot be run (exit code 126).
+    ProgramNotExecutable,
+    /// The request does not fit the state.
+    WrongState,
+    /// The request itself is wrong.
+    Invalid,
+    /// Everything else.
+    Other,
+}
+
+/// What happens unasked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The container's first process ended.
+    Exited(Exit),
+    /// An exec ended.
+    ExecExited {
+        /// Which.
+        exec: String,
+        /// How.
+        exit: Exit,
+        /// Captured output, lossy UTF-8.
+        output: String,
+    },
+    /// A client detached by its keys.
+    Detached {
+        /// From which exec; `None`: the container.
+        exec: Option<String>,
+    },
+}
+
+/// How a process ended. Also written to `exit.json` in the sandbox's directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 32 bits wide; a signal is 128 + its number.
+    pub code: u32,
+    /// The out-of-memory killer was in this container.
+    pub oom_killed: bool,
+    /// Milliseconds since 1970 when it was seen.
+    pub at_ms: i64,
+    /// Why it ended, when not by itself.
+    pub error: String,
+}
+
+/// What a shim says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SandboxState {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Pid of the shim.
+    pub shim_pid: i32,
+    /// Host pid of the first process; 0 before the start.
+    pub pid: i32,
+    /// Milliseconds since 1970 of the start; 0 before.
+    pub started_ms: i64,
+    /// It ended.
+    pub exit: Option<Exit>,
+    /// Frozen.
+    pub paused: bool,
+    /// Execs that run.
+    pub execs: Vec<String>,
+}
+
+/// Resource usage of a sandbox at one moment; zero where this host does not account for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stats {
+    /// Nanoseconds.
+    pub cpu_total: u64,
+    /// Nanoseconds in user mode.
+    pub cpu_user: u64,
+    /// Nanoseconds in kernel mode.
+    pub cpu_system: u64,
+    /// Per processor, nanoseconds (cgroup v1).
+    pub cpu_percpu: Vec<u64>,
+    /// CFS periods.
+    pub throttling_periods: u64,
+    /// Throttled periods.
+    pub throttled_periods: u64,
+    /// Nanoseconds throttled.
+    pub throttled_time: u64,
+    /// Bytes, page cache included.
+    pub memory_usage: u64,
+    /// Bytes, highest (cgroup v1).
+    pub memory_max_usage: u64,
+    /// Bytes; `u64::MAX`: none.
+    pub memory_limit: u64,
+    /// `memory.stat`.
+    pub memory_stats: BTreeMap<String, u64>,
+    /// Times the limit was hit.
+    pub memory_failcnt: u64,
+    /// Tasks.
+    pub pids_current: u64,
+    /// 0: none.
+    pub pids_limit: u64,
+    /// (major, minor, operation, bytes).
+    pub io_service_bytes: Vec<(u64, u64, String, u64)>,
+    /// (major, minor, operation, count).
+    pub io_serviced: Vec<(u64, u64, String, u64)>,
+    /// Interfaces: (name, rx bytes, packets, errors, dropped, tx bytes, packets, errors, dropped).
+    pub networks: Vec<(String, [u64; 8])>,
+}
+
+/// What is wrong with a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Longer than [`MAX_FRAME`].
+    #[error("a frame of {0} bytes, at most {MAX_FRAME} are allowed")]
+    TooLong(usize),
+    /// Not the JSON that was expected.
+    #[error("a frame that is no message: {0}")]
+    Syntax(#[from] serde_json::Error),
+}
+
+/// A message as a frame.
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0u8; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    if length > MAX_FRAME {
+        return Err(FrameError::TooLong(length));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(frame)
+}
+
+/// Takes the first whole frame off `buffer`; `None` when there is none yet.
+pub fn decode<T: for<'a> Deserialize<'a>>(buffer: &mut Vec<u8>) -> Result<Option<T>, FrameError> {
+    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*head) as usize;
+    if length > MAX_FRAME {
+        return Err(FrameError::TooLong(length));
+    }
+    if buffer.len() < 4 + length {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&buffer[4..4 + length])?;
+    buffer.drain(..4 + length);
+    Ok(Some(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_as_they_went_in_piece_by_piece() {
+        let a = encode(&Request { id: 1, call: Call::Pause }).unwrap();
+        let b = encode(&Request { id: 2, call: Call::Signal { exec: None, signal: 9 } }).unwrap();
+        let mut buffer = Vec::new();
+        let mut seen = Vec::new();
+        for byte in a.iter().chain(&b) {
+            buffer.push(*byte);
+            while let Some(r) = decode::<Request>(&mut buffer).unwrap() {
+                seen.push(r.id);
+            }
+        }
+        assert_eq!(seen, [1, 2]);
+    }
+
+    #[test]
+    fn hostile_lengths_are_errors() {
+        let mut buffer = u32::MAX.to_le_bytes().to_vec();
+        assert!(matches!(decode::<Request>(&mut buffer), Err(FrameError::TooLong(_))));
+        let mut buffer = vec![2, 0, 0, 0, b'{', b'x'];
+        assert!(matches!(decode::<Request>(&mut buffer), Err(FrameError::Syntax(_))));
+    }
+}

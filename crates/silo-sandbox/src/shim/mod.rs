@@ -1,0 +1,230 @@
+//! The shim: supervises one sandbox and outlives the daemon. One thread, one loop.
+//!
+//! Started with a socket to the daemon as standard input and the sandbox's directory as its argument. It listens
+//! on a socket of its own for daemons to come, keeps the log, and writes `exit.json` when the container ends.
+
+mod client;
+pub(crate) mod log;
+mod reactor;
+mod serve;
+mod task;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use silo_runtime::cgroup::Cgroup;
+use silo_runtime::protocol::{Answer, Reply, encode};
+use silo_runtime::{Bundle, told_status};
+use silo_sys::process::{self, Wait};
+
+use crate::contract::{Event, Exit, ShimConfig, files};
+use log::Log;
+use reactor::{Interest, Reactor, Target};
+use task::{Notice, Task};
+
+/// How long clients may take to read what is left after the container's end.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Id of the container's first process among the tasks.
+const FIRST: u32 = 0;
+
+/// A connection of a daemon.
+#[derive(Debug)]
+struct Connection {
+    fd: OwnedFd,
+    input: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    output: Vec<u8>,
+    subscribed: bool,
+}
+
+/// All state of a shim.
+struct Shim {
+    dir: PathBuf,
+    config: ShimConfig,
+    reactor: Reactor,
+    signals: OwnedFd,
+    listener: OwnedFd,
+    connections: HashMap<u64, Connection>,
+    tasks: HashMap<u32, Task>,
+    /// Clients of execs that were announced and are not started yet.
+    early: HashMap<String, Vec<(crate::contract::Attach, OwnedFd)>>,
+    bundle: Option<Bundle>,
+    cgroup: Option<Cgroup>,
+    own_network: bool,
+    started_ms: i64,
+    paused: bool,
+    exit: Option<Exit>,
+    leave_at: Option<Instant>,
+    next: u64,
+    next_task: u32,
+}
+
+/// Runs the shim for the sandbox in `dir`. Returns when the sandbox has ended.
+pub fn main(dir: &Path) -> io::Result<()> {
+    let _ = rustix::process::setsid();
+    let config: ShimConfig = serde_json::from_slice(&std::fs::read(dir.join(files::SHIM))?)?;
+    let signals = process::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE])?;
+    // SAFETY: standard input is the daemon's socket, and nothing else in this process uses it.
+    let control = unsafe { process::inherit_fd(0) };
+    let listener = listen(&config.socket)?;
+    silo_runtime::become_supervisor()?;
+    let log = config.log.clone().map(Log::open).transpose()?;
+    let mut shim = Shim {
+        dir: dir.to_owned(),
+        reactor: Reactor::new()?,
+        signals,
+        listener,
+        connections: HashMap::new(),
+        tasks: HashMap::from([(FIRST, Task::new(FIRST, None, log, 0))]),
+        early: HashMap::new(),
+        bundle: None,
+        cgroup: None,
+        own_network: false,
+        started_ms: 0,
+        paused: false,
+        exit: None,
+        leave_at: None,
+        next: 1,
+        next_task: 1,
+        config,
+    };
+    let read = Interest { read: true, write: false };
+    shim.reactor.watch(Target::Signals, &shim.signals, read)?;
+    shim.reactor.watch(Target::Listener, &shim.listener, read)?;
+    shim.connect(control)?;
+    let result = shim.run();
+    let _ = std::fs::remove_file(&shim.config.socket);
+    result
+}
+
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let _ = std::fs::remove_file(path);
+    let listener = std::os::unix::net::UnixListener::bind(path)
+        .map_err(|e| io::Error::new(e.kind(), format!("listening on {}: {e}", path.display())))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+impl Shim {
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let limit = self.leave_at.map(|at| at.saturating_duration_since(Instant::now()));
+            for ready in self.reactor.wait(limit)? {
+                match ready.target {
+                    Target::Signals => self.signal()?,
+                    Target::Listener => self.accept()?,
+                    Target::Connection(id) => self.connection_ready(id),
+                    Target::Output(task, key) => {
+                        if let Some(task) = self.tasks.get_mut(&task) {
+                            task.read_output(&mut self.reactor, key);
+                        }
+                    }
+                    Target::Stdin(task) => {
+                        if let Some(task) = self.tasks.get_mut(&task) {
+                            task.write_stdin(&mut self.reactor);
+                        }
+                    }
+                    Target::Client(task, client) => {
+                        if let Some(task) = self.tasks.get_mut(&task) {
+                            let notice = task.client_ready(&mut self.reactor, client, ready.read, ready.hangup);
+                            let _ = ready.write;
+                            if notice == Notice::Detached {
+                                let exec = task.exec.clone();
+                                self.tell(&Event::Detached { exec });
+                            }
+                        }
+                    }
+                }
+            }
+            for task in self.tasks.values_mut() {
+                task.flush_log();
+                task.rewatch(&mut self.reactor);
+            }
+            self.tasks.retain(|id, task| *id == FIRST || task.ended.is_none() || !task.settled());
+            let never_started = self.connections.is_empty() && self.bundle.is_none();
+            if never_started || self.may_leave() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The container has ended and everybody has been told, or has had the time to be.
+    fn may_leave(&self) -> bool {
+        let Some(at) = self.leave_at else { return false };
+        let told = self.connections.values().all(|c| c.output.is_empty());
+        Instant::now() >= at || (told && self.tasks.values().all(Task::settled))
+    }
+
+    fn signal(&mut self) -> io::Result<()> {
+        while process::take_signal(&self.signals).is_some() {}
+        while let Some((pid, wait)) = process::reap() {
+            self.reaped(pid, wait);
+        }
+        Ok(())
+    }
+
+    fn reaped(&mut self, pid: i32, wait: Wait) {
+        // Adopted orphans of the container are reaped and forgotten.
+        let Some(id) = self.tasks.values().find(|t| t.pid == pid && t.ended.is_none()).map(|t| t.id) else { return };
+        if id == FIRST {
+            self.first_ended(wait);
+            return;
+        }
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let exit = Exit { code: code_of(task, wait), at_ms: now_ms(), ..Default::default() };
+        task.ended = Some(wait);
+        task.drain(&mut self.reactor);
+        let output = String::from_utf8_lossy(&task.capture).into_owned();
+        let exec = task.exec.clone().unwrap_or_default();
+        self.tell(&Event::ExecExited { exec, exit, output });
+    }
+
+    fn first_ended(&mut self, wait: Wait) {
+        let Some(task) = self.tasks.get_mut(&FIRST) else { return };
+        let code = code_of(task, wait);
+        task.ended = Some(wait);
+        task.drain(&mut self.reactor);
+        let oom_killed = self.cgroup.as_ref().is_some_and(|c| c.oom_kills() > 0);
+        let exit = Exit { code, oom_killed, at_ms: now_ms(), error: String::new() };
+        if let Err(e) = self.record_exit(&exit) {
+            eprintln!("writing {}: {e}", files::EXIT);
+        }
+        if let Some(cgroup) = &self.cgroup
+            && let Err(e) = cgroup.destroy()
+        {
+            eprintln!("{e}");
+        }
+        // Execs of a container without a pid namespace of its own have been killed with the cgroup.
+        while let Some((pid, wait)) = process::reap() {
+            self.reaped(pid, wait);
+        }
+        self.exit = Some(exit.clone());
+        self.leave_at = Some(Instant::now() + LINGER);
+        self.tell(&Event::Exited(exit));
+    }
+
+    fn record_exit(&self, exit: &Exit) -> io::Result<()> {
+        silo_sys::atomic_file::write_with(&self.dir.join(files::EXIT), &serde_json::to_vec(exit)?, 0o600, false)
+    }
+
+    /// Sends an event to everybody who asked for events.
+    fn tell(&mut self, event: &Event) {
+        let Ok(frame) = encode(&Reply { id: 0, answer: Answer::Event(event.clone()) }) else { return };
+        let ids: Vec<u64> = self.connections.iter().filter(|(_, c)| c.subscribed).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.send(id, &frame);
+        }
+    }
+}
+
+fn code_of(task: &mut Task, wait: Wait) -> u32 {
+    task.status.take().and_then(told_status).unwrap_or_else(|| wait.code())
+}
