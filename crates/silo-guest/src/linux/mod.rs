@@ -1,3 +1,98 @@
-//! Linux guest.
+//! The Linux guest: namespaces, mounts and confinement as dockerd gives them.
+
+mod bundle;
+mod defaults;
+mod resources;
+pub mod seccomp;
+mod users;
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig};
+
+pub use defaults::{capabilities, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+pub use resources::{default_device_rules, device_rule, resources, rlimits};
+
 /// Axis 1, Linux.
+#[derive(Debug)]
 pub struct LinuxGuest;
+
+/// Default search path (Docker's).
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Guest for LinuxGuest {
+    fn os(&self) -> Os {
+        Os::Linux
+    }
+
+    fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+        bundle::bundle(request)
+    }
+
+    fn process(&self, bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {
+        bundle::exec_process(bundle, root, exec)
+    }
+
+    fn path_in_root(&self, path: &str, working_dir: &str) -> Result<GuestPath, GuestError> {
+        if path.contains('\0') {
+            return Err(GuestError::Invalid("a path with a NUL byte".to_owned()));
+        }
+        let base = if working_dir.is_empty() { "/" } else { working_dir };
+        Ok(GuestPath(clean(&Path::new("/").join(base).join(path))))
+    }
+
+    fn is_absolute(&self, path: &str) -> bool {
+        path.starts_with('/')
+    }
+
+    fn default_shell(&self) -> Vec<String> {
+        vec!["/bin/sh".to_owned(), "-c".to_owned()]
+    }
+
+    fn default_env(&self) -> Vec<(String, String)> {
+        vec![("PATH".to_owned(), PATH.to_owned())]
+    }
+
+    fn env_case_sensitive(&self) -> bool {
+        true
+    }
+
+    fn changes(&self) -> (&'static str, &'static str) {
+        ("upper", "/")
+    }
+
+    fn layer_files(&self) -> &'static str {
+        ""
+    }
+}
+
+/// Takes `.` and `..` out of an absolute path, by its letters alone.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let at = |p, w| LinuxGuest.path_in_root(p, w).unwrap().0.display().to_string();
+        assert_eq!(at("/a/../b/./c", ""), "/b/c");
+        assert_eq!(at("x", "/w"), "/w/x");
+        assert_eq!(at("../../../x", "/w"), "/x");
+        assert!(LinuxGuest.path_in_root("a\0b", "").is_err());
+    }
+}
