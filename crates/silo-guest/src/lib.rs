@@ -14,6 +14,6 @@ pub use contract::*;
 pub fn of(os: Os) -> Option<&'static dyn Guest> {
     match os {
         Os::Linux => Some(&linux::LinuxGuest),
-        Os::Windows => None,
+        Os::Windows => Some(&windows::WindowsGuest),
     }
 }

@@ -1,3 +1,69 @@
-//! Windows guest.
+//! The Windows guest: Windows images on Wine, whose Linux side comes with the image's base.
+
+pub mod base;
+mod bundle;
+mod command_line;
+mod env;
+mod limits;
+mod paths;
+mod users;
+
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig};
+
+use paths::WindowsPath;
+
 /// Axis 1, Windows.
+#[derive(Debug)]
 pub struct WindowsGuest;
+
+impl Guest for WindowsGuest {
+    fn os(&self) -> Os {
+        Os::Windows
+    }
+
+    fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+        bundle::bundle(request)
+    }
+
+    fn process(&self, bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {
+        bundle::exec_process(bundle, root, exec)
+    }
+
+    fn path_in_root(&self, path: &str, working_dir: &str) -> Result<GuestPath, GuestError> {
+        let base = WindowsPath::parse(working_dir, None)?;
+        Ok(GuestPath(WindowsPath::parse(path, Some(&base))?.in_root()))
+    }
+
+    fn is_absolute(&self, path: &str) -> bool {
+        paths::is_absolute(path)
+    }
+
+    fn default_shell(&self) -> Vec<String> {
+        ["cmd", "/S", "/C"].map(str::to_owned).to_vec()
+    }
+
+    /// None: the defaults are the registry's, and an image may have changed them there.
+    fn default_env(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn env_case_sensitive(&self) -> bool {
+        false
+    }
+
+    fn changes(&self) -> (&'static str, &'static str) {
+        ("files/upper", "/c")
+    }
+
+    fn maps_ids(&self) -> bool {
+        true
+    }
+
+    fn layer_files(&self) -> &'static str {
+        "Files"
+    }
+}

@@ -1,0 +1,361 @@
+//! Image, config and request → OCI bundle of a Windows container; and the process of an exec.
+//!
+//! The root is the base's Linux side, read-only. `C:` is an overlay of the layers' `Files` at `/c`, the registry one of
+//! the base's `Registry` at `/prefix`. Everything runs in a user namespace with ids of its own: Wine is no boundary, so
+//! the container is confined as a hostile Linux program would be.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    Box as ConsoleSize, BoxBuilder, Linux, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType as Ns, Mount, Process, Root, Spec, User,
+};
+
+use crate::contract::{Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp};
+use crate::linux;
+
+use super::command_line::command_line;
+use super::paths::WindowsPath;
+use super::users::Account;
+use super::{env, limits};
+
+/// In a base's `Host`.
+const INIT: &str = "/silo-init";
+const LIMITS_LIBRARY: &str = "/usr/lib/silo/limits.so";
+/// Size of a container's range of user and group ids.
+const IDS: u32 = 65_536;
+/// Asks the runtime for a pipe on which init reports the 32-bit exit code.
+const STATUS_PIPE: &str = "dev.silo.status-fd";
+
+fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> GuestError {
+    let doing = doing.into();
+    move |source| GuestError::Io { doing, source }
+}
+
+pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+    refuse_what_windows_has_not(request)?;
+    let base = request.layers.last().ok_or_else(|| GuestError::Invalid("the image has no layers".to_owned()))?;
+    if !base.join("Host").join(INIT.trim_start_matches('/')).is_file() {
+        return Err(GuestError::Invalid(
+            "the image is not built on a base of this engine: make one with `silo base build` and build the image on it"
+                .to_owned(),
+        ));
+    }
+    let layers: Vec<PathBuf> = request.layers.iter().map(|layer| layer.join("Files")).filter(|d| d.is_dir()).collect();
+    let files = Writable::make(request.top, "files", request.id_range)?;
+    let registry = Writable::make(request.top, "prefix", request.id_range)?;
+    let mut drive_c = vec![files.upper.clone()];
+    drive_c.extend(layers.iter().cloned());
+
+    let visible = limits::write(request.limits, &guest_directory(request.dir)?)?;
+    let mut mounts = system_mounts(request, &visible);
+    mounts.push(overlay("/c", &layers, &files, request.id_range));
+    mounts.push(overlay("/prefix", &[base.join("Registry")], &registry, request.id_range));
+    for wanted in request.mounts {
+        mounts.push(user_mount(wanted, &drive_c, &registry, request.id_range)?);
+    }
+
+    let mut process = process(request.process, &[INIT], &drive_c)?;
+    let directory = process.cwd().clone();
+    make_directory(&files, &directory, request.id_range)?;
+    extend_env(&mut process, &visible.env);
+    process
+        .set_rlimits(Some(linux::rlimits(request.limits)?))
+        .set_oom_score_adj(Some(request.limits.oom_score_adj).filter(|score| *score != 0));
+
+    let mut annotations = request.annotations.clone();
+    annotations.insert(STATUS_PIPE.to_owned(), "1".to_owned());
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(true));
+    let mut spec = Spec::default();
+    spec.set_version("1.1.0".to_owned())
+        .set_root(Some(root))
+        .set_mounts(Some(mounts))
+        .set_process(Some(process))
+        .set_hostname(Some(request.hostname.to_owned()).filter(|name| !name.is_empty()))
+        .set_domainname(Some(request.domainname.to_owned()).filter(|name| !name.is_empty()))
+        .set_annotations(Some(annotations.into_iter().collect()))
+        .set_linux(Some(confinement(request)));
+    let rootfs = mount("/", "bind", &base.join("Host"), &["bind", "ro", "nosuid", "nodev"]);
+    Ok(Bundle { spec, rootfs })
+}
+
+/// Options that name Linux things, with dockerd's words where it has them.
+fn refuse_what_windows_has_not(request: &BundleRequest<'_>) -> Result<(), GuestError> {
+    let (security, namespaces) = (request.security, request.namespaces);
+    let refused = [
+        (security.privileged, "Windows does not support privileged mode"),
+        (!security.cap_add.is_empty() || !security.cap_drop.is_empty(), "Windows does not support capabilities (CapAdd, CapDrop)"),
+        (security.read_only_root, "invalid option: Windows does not support root filesystem in read-only mode"),
+        (!security.devices.is_empty(), "invalid option: Windows does not support Devices"),
+        (!security.sysctls.is_empty(), "invalid option: Windows does not support Sysctls"),
+        (security.seccomp != Seccomp::Default, "invalid option: a Windows container always runs with the default seccomp profile"),
+        (namespaces.host_pid || namespaces.pid.is_some(), "invalid PID mode: Windows does not support it (PidMode)"),
+        (namespaces.host_ipc || namespaces.ipc.is_some(), "invalid IPC mode: Windows does not support it (IpcMode)"),
+        (namespaces.host_uts, "invalid UTS mode: Windows does not support it (UTSMode)"),
+        (request.process.args.is_empty(), "no command specified"),
+    ];
+    match refused.into_iter().find(|(is, _)| *is) {
+        Some((_, why)) => Err(GuestError::Invalid(why.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// A writable overlay layer in the container's top, owned by the container's own administrator.
+struct Writable {
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl Writable {
+    fn make(top: &Path, name: &str, owner: u32) -> Result<Writable, GuestError> {
+        let made = Writable { upper: top.join(name).join("upper"), work: top.join(name).join("work") };
+        for directory in [&made.upper, &made.work] {
+            own_directory(directory, owner)?;
+        }
+        Ok(made)
+    }
+}
+
+fn own_directory(directory: &Path, owner: u32) -> Result<(), GuestError> {
+    let doing = || io(format!("making {}", directory.display()));
+    fs::create_dir_all(directory).map_err(doing())?;
+    std::os::unix::fs::chown(directory, Some(owner), Some(owner)).map_err(doing())
+}
+
+/// The working directory, made if no layer has it (as dockerd does). `directory` is below `/c`.
+fn make_directory(files: &Writable, directory: &Path, owner: u32) -> Result<(), GuestError> {
+    let mut path = files.upper.clone();
+    for part in directory.strip_prefix("/c").unwrap_or(Path::new("")) {
+        path.push(part);
+        // Only what the upper layer lacks: a directory there merges with that of the same name below.
+        if !path.exists() {
+            own_directory(&path, owner)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where generated files of this guest go in the container's own directory.
+fn guest_directory(dir: &Path) -> Result<PathBuf, GuestError> {
+    let directory = dir.join("guest");
+    fs::create_dir_all(&directory).map_err(io(format!("making {}", directory.display())))?;
+    Ok(directory)
+}
+
+pub(super) fn mount(at: &str, kind: &str, source: &Path, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(at.into())
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.to_owned()))
+        .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}
+
+fn mapping(from: u32, to: u32, size: u32) -> Vec<LinuxIdMapping> {
+    let mapping = LinuxIdMappingBuilder::default().container_id(from).host_id(to).size(size).build();
+    // Complete by construction: the builder fails on missing fields only.
+    mapping.into_iter().collect()
+}
+
+fn overlay(at: &str, layers: &[PathBuf], writable: &Writable, id_range: u32) -> Mount {
+    let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+    let options = [
+        format!("lowerdir={}", lower.join(":")),
+        format!("upperdir={}", writable.upper.display()),
+        format!("workdir={}", writable.work.display()),
+        "nosuid".to_owned(),
+        "nodev".to_owned(),
+    ];
+    let mut mount = mount(at, "overlay", Path::new("overlay"), &options.each_ref().map(String::as_str));
+    // Layers belong to the host's root; in here they belong to the container's.
+    mount
+        .set_uid_mappings(Some(mapping(0, id_range, IDS)))
+        .set_gid_mappings(Some(mapping(0, id_range, IDS)));
+    mount
+}
+
+fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<Mount> {
+    let memory = ["nosuid", "nodev", "noexec", "mode=1777"];
+    let mut mounts = vec![
+        mount("/proc", "proc", Path::new("proc"), &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", Path::new("tmpfs"), &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", Path::new("devpts"), &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount("/sys", "bind", &visible.sys, &["bind", "ro", "nosuid", "nodev", "noexec"]),
+        // Wine's server listens here; init and the launcher talk in /run.
+        mount("/tmp", "tmpfs", Path::new("tmpfs"), &memory),
+        mount("/run", "tmpfs", Path::new("tmpfs"), &memory),
+    ];
+    if let Some(meminfo) = &visible.meminfo {
+        mounts.push(mount("/proc/meminfo", "bind", meminfo, &["bind", "ro", "nosuid", "nodev", "noexec"]));
+    }
+    for (name, at) in [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")] {
+        let source = request.dir.join(name);
+        if source.is_file() {
+            mounts.push(mount(at, "bind", &source, &["bind", "ro"]));
+        }
+    }
+    mounts
+}
+
+/// A mount of the user's: on a folder of `C:`, or as a further drive.
+fn user_mount(wanted: &MountRequest, drive_c: &[PathBuf], registry: &Writable, id_range: u32) -> Result<Mount, GuestError> {
+    let invalid = |why: &str| GuestError::Invalid(format!("invalid mount config: invalid mount path: '{}' {why}", wanted.target));
+    if !super::paths::is_absolute(&wanted.target) {
+        return Err(invalid("mount path must be absolute"));
+    }
+    let target = WindowsPath::parse(&wanted.target, None)?;
+    let at = match (target.drive(), target.is_root()) {
+        ('c', true) => return Err(invalid("destination path cannot be c: or c:\\")),
+        ('c', false) => target.resolve(drive_c),
+        (drive @ ('a' | 'b'), _) => return Err(invalid(&format!("drive {drive}: cannot be mounted"))),
+        (drive, true) => {
+            add_drive(drive, registry, id_range)?;
+            target.in_root()
+        }
+        (_, false) => return Err(invalid("a drive other than C: can only be mounted whole")),
+    };
+    let at = at.to_string_lossy();
+    let access = if wanted.read_only { "ro" } else { "rw" };
+    let source = match &wanted.kind {
+        MountKind::Bind { source } => source,
+        MountKind::Tmpfs { options } => {
+            let mut all = vec!["nosuid", "nodev", access];
+            all.extend(options.iter().map(String::as_str));
+            return Ok(mount(&at, "tmpfs", Path::new("tmpfs"), &all));
+        }
+    };
+    let owner = fs::metadata(source).map_err(io(format!("mounting {}", source.display())))?;
+    let bind = if wanted.non_recursive { "bind" } else { "rbind" };
+    let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
+    let mut mount = mount(&at, "bind", source, &[bind, access, propagation, "nosuid", "nodev"]);
+    // The folder's owner is who programs are in it, so that they may do what that user may, and new files are that
+    // user's. Everybody else's files show as nobody's, open as far as their mode says.
+    mount
+        .set_uid_mappings(Some(mapping(owner.uid(), id_range, 1)))
+        .set_gid_mappings(Some(mapping(owner.gid(), id_range, 1)));
+    Ok(mount)
+}
+
+/// Makes Wine know a drive: a link in its list of drives, to the mount point that each base has.
+fn add_drive(drive: char, registry: &Writable, owner: u32) -> Result<(), GuestError> {
+    let drives = registry.upper.join("dosdevices");
+    own_directory(&drives, owner)?;
+    let link = drives.join(format!("{drive}:"));
+    match std::os::unix::fs::symlink(format!("/mnt/{drive}"), &link) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(io(format!("making {}", link.display()))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The OCI process of a program: init with the command line. `drive_c`: what shows at `C:`, uppermost first.
+fn process(config: &ProcessConfig, init: &[&str], drive_c: &[PathBuf]) -> Result<Process, GuestError> {
+    let account = Account::parse(&config.user)?;
+    let directory = if config.working_dir.is_empty() { r"C:\" } else { &config.working_dir };
+    let directory = WindowsPath::parse(directory, None)?;
+    if directory.drive() != 'c' && !directory.is_root() {
+        return Err(GuestError::Invalid(format!("invalid working directory '{}'", config.working_dir)));
+    }
+    let mut all = env::merge(&config.env);
+    all.push(format!("SILO_COMMAND_LINE={}", command_line(&config.args, config.args_escaped)));
+    all.push(format!("SILO_USER={}", account.name()));
+    let mut process = Process::default();
+    process
+        .set_terminal(Some(config.terminal))
+        .set_console_size(console_size(config))
+        // Account and Linux user are apart: Wine's server and its files belong to one user.
+        .set_user(User::default())
+        .set_args(Some(init.iter().map(|argument| (*argument).to_owned()).collect()))
+        .set_env(Some(all))
+        .set_cwd(directory.resolve(drive_c))
+        .set_capabilities(Some(no_capabilities()))
+        .set_no_new_privileges(Some(true));
+    Ok(process)
+}
+
+fn console_size(config: &ProcessConfig) -> Option<ConsoleSize> {
+    let (rows, columns) = config.console_size;
+    let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns)).build();
+    size.ok().filter(|_| rows > 0 && columns > 0)
+}
+
+fn no_capabilities() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    let empty = oci_spec::runtime::Capabilities::new();
+    none.set_bounding(Some(empty.clone()))
+        .set_effective(Some(empty.clone()))
+        .set_permitted(Some(empty.clone()))
+        .set_inheritable(Some(empty.clone()))
+        .set_ambient(Some(empty));
+    none
+}
+
+fn extend_env(process: &mut Process, limits: &[String]) {
+    let mut all = process.env().clone().unwrap_or_default();
+    all.push(format!("SILO_PRELOAD={LIMITS_LIBRARY}"));
+    all.extend_from_slice(limits);
+    process.set_env(Some(all));
+}
+
+/// Namespaces, ids, system calls, resources.
+fn confinement(request: &BundleRequest<'_>) -> Linux {
+    let mut resources = linux::resources(request.limits);
+    resources.set_devices(Some(linux::default_device_rules()));
+    let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+    // What no program of a Windows container has a use for, and what /proc tells of the host.
+    let mut masked = list(linux::DEFAULT_MASKED_PATHS);
+    masked.extend(list(&["/proc/config.gz", "/proc/cmdline", "/proc/modules", "/proc/kallsyms"]));
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces(request.namespaces)))
+        .set_uid_mappings(Some(mapping(0, request.id_range, IDS)))
+        .set_gid_mappings(Some(mapping(0, request.id_range, IDS)))
+        .set_cgroups_path(Some(request.cgroup.into()))
+        .set_resources(Some(resources))
+        .set_devices(None)
+        .set_seccomp(Some(linux::seccomp::default_profile(&[])))
+        .set_masked_paths(Some(masked))
+        .set_readonly_paths(Some(list(linux::DEFAULT_READONLY_PATHS)));
+    linux
+}
+
+fn namespaces(of: &Namespaces) -> Vec<LinuxNamespace> {
+    let namespace = |kind: Ns, path: Option<&Path>| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind).set_path(path.map(Path::to_owned));
+        namespace
+    };
+    let mut list: Vec<_> =
+        [Ns::User, Ns::Mount, Ns::Pid, Ns::Ipc, Ns::Uts, Ns::Cgroup].into_iter().map(|kind| namespace(kind, None)).collect();
+    if !of.host_network {
+        list.push(namespace(Ns::Network, of.network.as_deref()));
+    }
+    list
+}
+
+pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {
+    let first = bundle.process().as_ref();
+    let first = first.ok_or_else(|| GuestError::Invalid("the container has no process".to_owned()))?;
+    if exec.privileged {
+        return Err(GuestError::Invalid("Windows does not support privileged mode".to_owned()));
+    }
+    let inherited = first.env().clone().unwrap_or_default();
+    let is_ours = |entry: &&String| entry.starts_with("SILO_");
+    let value = |name: &str| inherited.iter().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
+    let mut config = exec.clone();
+    if config.user.is_empty() {
+        config.user = value("SILO_USER").unwrap_or_default().to_owned();
+    }
+    config.env = inherited.iter().filter(|entry| !is_ours(entry)).chain(&exec.env).cloned().collect();
+    let mut process = process(&config, &[INIT, "exec"], &[root.join("c")])?;
+    if exec.working_dir.is_empty() {
+        process.set_cwd(first.cwd().clone());
+    }
+    let keep = ["SILO_PRELOAD", "SILO_PROCESSORS", "SILO_MEMORY"];
+    let mut all = process.env().clone().unwrap_or_default();
+    all.extend(keep.iter().filter_map(|name| Some(format!("{name}={}", value(name)?))));
+    process.set_env(Some(all)).set_rlimits(first.rlimits().clone()).set_oom_score_adj(first.oom_score_adj());
+    Ok(process)
+}

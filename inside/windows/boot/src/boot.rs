@@ -1,0 +1,248 @@
+//! Brings a guest up: what each program reads of the system, then the services behind it.
+//!
+//! Wine runs `C:\windows\system32\wineboot.exe --init` before a guest's first program and holds that program until
+//! `__wineboot_event` is set or this process ends. Everything here is therefore on every container's way to its
+//! first instruction; what can wait is left to the service manager.
+
+use crate::processor;
+use crate::registry::{attributes, name, Key};
+use crate::text::{append, read_file, upper, wide, Text};
+use crate::windows::*;
+
+const BOOTED: &str = r"\KernelObjects\__wineboot_event";
+const SHARED_DATA: &str = r"\KernelObjects\__wine_user_shared_data";
+const CONTROL: &str = r"\Registry\Machine\System\CurrentControlSet\Control";
+/// Wine has one user, with this SID.
+const USER_ENVIRONMENT: &str = r"\Registry\User\S-1-5-21-0-0-0-1000\Volatile Environment";
+const HARDWARE: &str = r"\Registry\Machine\Hardware\Description\System";
+
+/// Boots, then lets the first program go.
+pub fn run() {
+    let processors = processors();
+    // SAFETY: see there.
+    unsafe { shared_data(processors) };
+    hardware(processors);
+    names();
+    environment(processors);
+    start_services();
+    let event = wide(BOOTED);
+    let event = name(&event);
+    let attributes = attributes(&event, core::ptr::null_mut(), OPEN_IF);
+    let mut handle = core::ptr::null_mut();
+    // SAFETY: all structures outlive the calls.
+    unsafe {
+        if NtCreateEvent(&mut handle, ALL_ACCESS_EVENT, &attributes, 0, 0) >= 0 {
+            SetEvent(handle);
+        }
+    }
+}
+
+fn processors() -> u32 {
+    let mut basic = [0u32; 16];
+    // SAFETY: SystemBasicInformation (0) is 64 bytes on x64; the number of processors is its byte 56.
+    unsafe { NtQuerySystemInformation(0, basic.as_mut_ptr() as *mut _, 64, core::ptr::null_mut()) };
+    (basic[14] & 0xff).max(1)
+}
+
+/// Fills the page that every process sees at 0x7ffe0000. Offsets: WDK `KUSER_SHARED_DATA`, x64.
+unsafe fn shared_data(processors: u32) {
+    let path = wide(SHARED_DATA);
+    let path = name(&path);
+    let attributes = attributes(&path, core::ptr::null_mut(), OPEN_IF);
+    let mut section = core::ptr::null_mut();
+    if NtOpenSection(&mut section, ALL_ACCESS_SECTION, &attributes) < 0 {
+        return;
+    }
+    let page = MapViewOfFile(section, MAPPING_WRITE, 0, 0, 0x1000);
+    CloseHandle(section);
+    if page.is_null() {
+        return;
+    }
+    let mut version: VersionInfo = core::mem::zeroed();
+    version.size = core::mem::size_of::<VersionInfo>() as u32;
+    RtlGetVersion(&mut version);
+    let mut basic = [0u32; 16];
+    NtQuerySystemInformation(0, basic.as_mut_ptr() as *mut _, 64, core::ptr::null_mut());
+
+    let put = |at: usize, value: u32| (page.add(at) as *mut u32).write_unaligned(value);
+    put(0x4, 1 << 24);
+    for (i, unit) in wide(r"C:\Windows").iter().enumerate() {
+        (page.add(0x30) as *mut u16).add(i).write(*unit);
+    }
+    put(0x244, 2 * 1024 * 1024);
+    put(0x260, version.build);
+    put(0x264, u32::from(version.product_type));
+    page.add(0x268).write(1);
+    const AMD64: u16 = 9;
+    (page.add(0x26a) as *mut u16).write(AMD64);
+    put(0x26c, version.major);
+    put(0x270, version.minor);
+    let mut features = [0u8; 64];
+    processor::features(&mut features);
+    core::ptr::copy_nonoverlapping(features.as_ptr(), page.add(0x274), features.len());
+    put(0x2d0, u32::from(version.suite_mask));
+    const NX_OPT_IN: u8 = 2;
+    page.add(0x2d5).write(NX_OPT_IN);
+    put(0x2e8, basic[3]);
+    put(0x3c0, processors);
+    page.add(0x3c4).write(1);
+    processor::saved_state(page.add(0x3d8));
+    UnmapViewOfFile(page);
+}
+
+fn hardware(processors: u32) {
+    let (brand, vendor, identifier) = (processor::brand(), processor::vendor(), processor::identifier());
+    let speed = processor::megahertz();
+    let system = match Key::create(HARDWARE) {
+        Some(system) => system,
+        None => return,
+    };
+    system.set_ascii("Identifier", "AT/AT COMPATIBLE");
+    for i in 0..processors {
+        let mut path = [0u8; 96];
+        let path = match numbered(&mut path, HARDWARE, r"\CentralProcessor\", i) {
+            Some(path) => path,
+            None => return,
+        };
+        let key = match Key::create(path) {
+            Some(key) => key,
+            None => return,
+        };
+        key.set_text("Identifier", &identifier);
+        key.set_text("ProcessorNameString", &brand);
+        key.set_text("VendorIdentifier", &vendor);
+        key.set_number("~MHz", speed);
+    }
+}
+
+/// `a`, `b` and a number as text in `buffer`.
+fn numbered<'a>(buffer: &'a mut [u8], a: &str, b: &str, i: u32) -> Option<&'a str> {
+    let mut digits = Text::new();
+    processor::number(&mut digits, i);
+    let end = a.len() + b.len() + digits.len();
+    let target = buffer.get_mut(..end)?;
+    target[..a.len()].copy_from_slice(a.as_bytes());
+    target[a.len()..a.len() + b.len()].copy_from_slice(b.as_bytes());
+    for (place, digit) in target[a.len() + b.len()..].iter_mut().zip(digits.iter()) {
+        *place = *digit as u8;
+    }
+    core::str::from_utf8(target).ok()
+}
+
+/// The host name in the places where Windows keeps it.
+fn names() {
+    let file = match read_file(r"\\?\unix\proc\sys\kernel\hostname") {
+        Some(file) => file,
+        None => return,
+    };
+    let mut host = Text::new();
+    for byte in file.iter().take_while(|b| **b != b'\n' && **b != b'.') {
+        host.push(u16::from(*byte));
+    }
+    let mut computer = Text::new();
+    const NETBIOS: usize = 15;
+    for unit in host.iter().take(NETBIOS) {
+        computer.push(upper(*unit));
+    }
+    for (path, value, text) in [
+        (r"\ComputerName\ComputerName", "ComputerName", &computer),
+        (r"\ComputerName\ActiveComputerName", "ComputerName", &computer),
+    ] {
+        if let Some(key) = below(CONTROL, path) {
+            key.set_text(value, text);
+        }
+    }
+    user(&computer);
+    if let Some(key) = Key::create(r"\Registry\Machine\System\CurrentControlSet\Services\Tcpip\Parameters") {
+        key.set_text("Hostname", &host);
+        key.set_text("NV Hostname", &host);
+    }
+}
+
+/// Who the session is, as Windows leaves it for everything that builds an environment.
+fn user(computer: &Text) {
+    let mut user_name = [0u16; 256];
+    // SAFETY: the name is terminated, the buffer as long as said.
+    let length =
+        unsafe { GetEnvironmentVariableW(wide("WINEUSERNAME").as_ptr(), user_name.as_mut_ptr(), user_name.len() as u32) };
+    let user_name = &user_name[..(length as usize).min(user_name.len() - 1)];
+    let key = match Key::create(USER_ENVIRONMENT) {
+        Some(key) => key,
+        None => return,
+    };
+    let profile = |before: &str, after: &str| {
+        let mut path = Text::new();
+        append(&mut path, before);
+        path.extend(user_name);
+        append(&mut path, after);
+        path
+    };
+    key.set_text("USERNAME", user_name);
+    key.set_ascii("HOMEDRIVE", "C:");
+    key.set_text("HOMEPATH", &profile(r"\Users\", ""));
+    key.set_text("USERPROFILE", &profile(r"C:\Users\", ""));
+    key.set_text("APPDATA", &profile(r"C:\Users\", r"\AppData\Roaming"));
+    key.set_text("LOCALAPPDATA", &profile(r"C:\Users\", r"\AppData\Local"));
+    key.set_text("USERDOMAIN", computer);
+    let mut server = Text::new();
+    append(&mut server, r"\\");
+    server.extend(computer);
+    key.set_text("LOGONSERVER", &server);
+}
+
+fn below(root: &str, path: &str) -> Option<Key> {
+    let mut buffer = [0u8; 160];
+    let target = buffer.get_mut(..root.len() + path.len())?;
+    target[..root.len()].copy_from_slice(root.as_bytes());
+    target[root.len()..].copy_from_slice(path.as_bytes());
+    Key::create(core::str::from_utf8(target).ok()?)
+}
+
+/// The part of the environment that the machine decides.
+fn environment(processors: u32) {
+    let key = match below(CONTROL, r"\Session Manager\Environment") {
+        Some(key) => key,
+        None => return,
+    };
+    let mut count = Text::new();
+    processor::number(&mut count, processors);
+    key.set_text("NUMBER_OF_PROCESSORS", &count);
+    key.set_ascii("PROCESSOR_ARCHITECTURE", "AMD64");
+    let mut identifier = Text::new();
+    identifier.extend(&processor::identifier());
+    append(&mut identifier, ", ");
+    identifier.extend(&processor::vendor());
+    key.set_text("PROCESSOR_IDENTIFIER", &identifier);
+    let (family, revision) = processor::family_and_revision();
+    let mut level = Text::new();
+    processor::number(&mut level, family);
+    key.set_text("PROCESSOR_LEVEL", &level);
+    let mut hex = Text::new();
+    for shift in [12, 8, 4, 0] {
+        hex.push(u16::from(b"0123456789abcdef"[(revision >> shift & 15) as usize]));
+    }
+    key.set_text("PROCESSOR_REVISION", &hex);
+}
+
+/// The service manager, with no handle of ours: a reader of the program's output must not wait for it.
+fn start_services() {
+    let mut line = wide(r"C:\windows\system32\services.exe");
+    // SAFETY: all structures outlive the call; the command line is writable.
+    unsafe {
+        let mut startup: StartupInfo = core::mem::zeroed();
+        startup.cb = core::mem::size_of::<StartupInfo>() as u32;
+        let mut process: ProcessInformation = core::mem::zeroed();
+        CreateProcessW(
+            line.as_ptr(),
+            line.as_mut_ptr(),
+            core::ptr::null(),
+            core::ptr::null(),
+            0,
+            DETACHED_PROCESS,
+            core::ptr::null(),
+            wide(r"C:\windows\system32").as_ptr(),
+            &startup,
+            &mut process,
+        );
+    }
+}

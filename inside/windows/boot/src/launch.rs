@@ -1,0 +1,369 @@
+//! Runs one program for init: the exact command line and environment of the request, the full exit code back,
+//! console events on the way.
+//!
+//! init cannot do this from the Linux side: a Linux exit status has 8 bits, Wine quotes command lines anew, and
+//! console events are a Windows matter. The request is the file `/run/silo/<n>.request`: UTF-16, the command line,
+//! then `NAME=value` texts, each ended by a zero, and one more zero. The answer is `/run/silo/<n>.exit`: 4 bytes,
+//! little-endian. An event is `/run/silo/<n>.event` (one digit) followed by SIGINT, which arrives here as Ctrl-C.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::text::{append, is, read_file, same, terminated, upper, wide, write_file, Buffer, Text};
+use crate::windows::*;
+
+/// Exit codes of shells and of Docker for a program that is not there, or cannot be run.
+const NOT_FOUND: u32 = 127;
+const NOT_RUNNABLE: u32 = 126;
+/// What a process that did not end by itself after a close event ends with: `STATUS_CONTROL_C_EXIT`.
+const ENDED: u32 = 0xc000_013a;
+const CTRL_CLOSE: u32 = 2;
+const CTRL_SHUTDOWN: u32 = 6;
+const SNAPSHOT_PROCESSES: u32 = 2;
+
+/// Variables that come from the Linux side of this house and are nobody's in the container; and beginnings of such.
+const OURS: &[&str] = &["HOME", "LC_ALL", "LD_PRELOAD", "USER"];
+const OURS_BEGIN: &[&str] = &["WINE", "SILO_"];
+
+/// The running program's process id, for the event handler.
+static PROGRAM: AtomicU32 = AtomicU32::new(0);
+/// The request's number, for the event handler.
+static REQUEST: AtomicU32 = AtomicU32::new(0);
+
+/// Runs request `number`; returns the program's exit code.
+pub fn run(number: u32) -> u32 {
+    REQUEST.store(number, Ordering::SeqCst);
+    // SAFETY: the handler is a plain function that lives as long as the program.
+    unsafe { SetConsoleCtrlHandler(on_event, 1) };
+    let code = match read_file(&path(number, "request")) {
+        Some(request) => program(&request),
+        None => NOT_RUNNABLE,
+    };
+    if !write_file(&path(number, "exit"), &code.to_le_bytes()) {
+        say("silo: cannot report the exit code\r\n");
+    }
+    code
+}
+
+fn program(request: &[u8]) -> u32 {
+    let mut units = Text::new();
+    for pair in request.chunks_exact(2) {
+        units.push(u16::from_le_bytes([pair[0], pair[1]]));
+    }
+    let mut parts = units.split(|unit| *unit == 0);
+    let mut line = Text::new();
+    line.extend(parts.next().unwrap_or(&[]));
+    line.push(0);
+    let environment = environment(parts);
+    // The program is searched for by the container's PATH, not by this process's.
+    for entry in environment.split(|unit| *unit == 0) {
+        let equals = match entry.iter().position(|unit| *unit == u16::from(b'=')) {
+            Some(equals) => equals,
+            None => continue,
+        };
+        if is(&entry[..equals], "PATH") {
+            let mut value = Text::new();
+            value.extend(&entry[equals + 1..]);
+            value.push(0);
+            // SAFETY: both texts are terminated.
+            unsafe { SetEnvironmentVariableW(wide("PATH").as_ptr(), value.as_ptr()) };
+        }
+    }
+    match start(core::ptr::null(), &mut line, &environment) {
+        Ok(process) => return wait(process),
+        Err(ERROR_FILE_NOT_FOUND) | Err(ERROR_PATH_NOT_FOUND) => {}
+        Err(error) => return refuse(&line, error, NOT_RUNNABLE),
+    }
+    match search(&line, &environment) {
+        Some(found) => match start(found.as_ptr(), &mut line, &environment) {
+            Ok(process) => wait(process),
+            Err(error) => refuse(&line, error, NOT_RUNNABLE),
+        },
+        None => refuse(&line, ERROR_FILE_NOT_FOUND, NOT_FOUND),
+    }
+}
+
+fn start(application: *const u16, line: &mut Text, environment: &Text) -> Result<Handle, u32> {
+    let mut copy = Text::new();
+    copy.extend(line);
+    // SAFETY: all structures outlive the call; texts are terminated, the command line is a writable copy.
+    unsafe {
+        let mut startup: StartupInfo = core::mem::zeroed();
+        startup.cb = core::mem::size_of::<StartupInfo>() as u32;
+        let mut process: ProcessInformation = core::mem::zeroed();
+        let started = CreateProcessW(
+            application,
+            copy.as_mut_ptr(),
+            core::ptr::null(),
+            core::ptr::null(),
+            1,
+            CREATE_UNICODE_ENVIRONMENT,
+            environment.as_ptr() as *const _,
+            core::ptr::null(),
+            &startup,
+            &mut process,
+        );
+        if started == 0 {
+            return Err(GetLastError());
+        }
+        PROGRAM.store(process.process_id, Ordering::SeqCst);
+        CloseHandle(process.thread);
+        Ok(process.process)
+    }
+}
+
+fn wait(process: Handle) -> u32 {
+    let mut code = 0;
+    // SAFETY: our handle.
+    unsafe {
+        WaitForSingleObject(process, INFINITE);
+        GetExitCodeProcess(process, &mut code);
+        CloseHandle(process);
+    }
+    code
+}
+
+/// The environment block: this process's (the registry's, as Wine made it) under the request's, sorted.
+fn environment<'a>(parts: impl Iterator<Item = &'a [u16]>) -> Text {
+    let mut entries: Buffer<&[u16]> = Buffer::new();
+    let mut requested: Buffer<&[u16]> = Buffer::new();
+    for part in parts.filter(|part| !part.is_empty()) {
+        requested.push(part);
+    }
+    // SAFETY: the block is a sequence of terminated texts that ends with an empty one; it is never freed here, the
+    // process ends soon after its child.
+    let mut own = unsafe { GetEnvironmentStringsW() } as *const u16;
+    loop {
+        // SAFETY: as above.
+        let entry: &'static [u16] = unsafe { terminated(own) };
+        if entry.is_empty() {
+            break;
+        }
+        // SAFETY: the next text follows the zero.
+        own = unsafe { own.add(entry.len() + 1) };
+        let entry_name = variable(entry);
+        let begins = |start: &&str| entry_name.len() >= start.len() && is(&entry_name[..start.len()], start);
+        let ours = OURS.iter().any(|name| is(entry_name, name)) || OURS_BEGIN.iter().any(begins);
+        if !ours && !requested.iter().any(|other| same(variable(other), entry_name)) {
+            entries.push(entry);
+        }
+    }
+    for entry in requested.iter() {
+        entries.push(entry);
+    }
+    sort(&mut entries);
+    let mut block = Text::new();
+    for entry in entries.iter() {
+        block.extend(entry);
+        block.push(0);
+    }
+    block.push(0);
+    block
+}
+
+/// The name in `NAME=value`; drive directories are `=C:=C:\dir`.
+fn variable(entry: &[u16]) -> &[u16] {
+    let equals = entry.iter().skip(1).position(|unit| *unit == u16::from(b'='));
+    &entry[..equals.map_or(entry.len(), |at| at + 1)]
+}
+
+/// By name, letters as capitals: the order in which Windows keeps a block.
+fn sort(entries: &mut Buffer<&[u16]>) {
+    let length = entries.len();
+    // SAFETY: the elements are initialised and borrowed by nobody else.
+    let entries = unsafe { core::slice::from_raw_parts_mut(entries.as_mut_ptr(), length) };
+    for i in 1..length {
+        let mut at = i;
+        while at > 0 && after(entries[at - 1], entries[at]) {
+            entries.swap(at - 1, at);
+            at -= 1;
+        }
+    }
+}
+
+fn after(a: &[u16], b: &[u16]) -> bool {
+    let (a, b) = (variable(a), variable(b));
+    a.iter().map(|u| upper(*u)).gt(b.iter().map(|u| upper(*u)))
+}
+
+/// The program of a command line, looked for with each extension of PATHEXT.
+fn search(line: &Text, environment: &Text) -> Option<Text> {
+    let quote = u16::from(b'"');
+    let first = if line.first() == Some(&quote) {
+        line[1..].split(|unit| *unit == quote || *unit == 0).next()?
+    } else {
+        line.split(|unit| *unit == u16::from(b' ') || *unit == u16::from(b'\t') || *unit == 0).next()?
+    };
+    let mut file = Text::new();
+    file.extend(first);
+    file.push(0);
+    let extensions = environment
+        .split(|unit| *unit == 0)
+        .find(|entry| is(variable(entry), "PATHEXT"))
+        .map_or(&[][..], |entry| &entry[variable(entry).len() + 1..]);
+    for extension in extensions.split(|unit| *unit == u16::from(b';')) {
+        let mut with_zero = Text::new();
+        with_zero.extend(extension);
+        with_zero.push(0);
+        let mut found = [0u16; 1024];
+        // SAFETY: texts are terminated; the buffer is as long as said.
+        let length = unsafe {
+            SearchPathW(
+                core::ptr::null(),
+                file.as_ptr(),
+                with_zero.as_ptr(),
+                found.len() as u32,
+                found.as_mut_ptr(),
+                core::ptr::null_mut(),
+            )
+        } as usize;
+        if length > 0 && length < found.len() {
+            let mut path = Text::new();
+            path.extend(&found[..length + 1]);
+            return Some(path);
+        }
+    }
+    None
+}
+
+fn refuse(line: &Text, error: u32, code: u32) -> u32 {
+    let mut message = Text::new();
+    append(&mut message, "silo: cannot run ");
+    message.extend(&line[..line.len() - 1]);
+    append(&mut message, if error == ERROR_FILE_NOT_FOUND { ": The system cannot find the file specified. (error " } else { ": error (" });
+    crate::processor::number(&mut message, error);
+    append(&mut message, ")\r\n");
+    let mut bytes = Buffer::new();
+    for unit in char::decode_utf16(message.iter().copied()) {
+        let mut utf8 = [0; 4];
+        bytes.extend(unit.unwrap_or('?').encode_utf8(&mut utf8).as_bytes());
+    }
+    print(&bytes);
+    code
+}
+
+fn say(text: &str) {
+    print(text.as_bytes());
+}
+
+fn print(bytes: &[u8]) {
+    let mut written = 0;
+    // SAFETY: the buffer is as long as said.
+    unsafe { WriteFile(GetStdHandle(STD_ERROR), bytes.as_ptr(), bytes.len() as u32, &mut written, core::ptr::null()) };
+}
+
+/// Called on a thread of its own for SIGINT (an event from init, or Ctrl-C from the terminal).
+extern "system" fn on_event(event: u32) -> i32 {
+    let number = REQUEST.load(Ordering::SeqCst);
+    let asked = read_file(&path(number, "event")).and_then(|content| Some(u32::from(*content.first()? - b'0')));
+    let program = PROGRAM.load(Ordering::SeqCst);
+    match asked {
+        Some(asked) if program != 0 => deliver(program, asked),
+        // A terminal's Ctrl-C reaches the program through the console; this process only waits.
+        _ => drop(event),
+    }
+    1
+}
+
+/// Raises a console event in `program` and everything it started.
+fn deliver(program: u32, event: u32) {
+    let mut family: Buffer<u32> = Buffer::new();
+    family.push(program);
+    // SAFETY: structures are as long as said, handles are ours.
+    unsafe {
+        let snapshot = CreateToolhelp32Snapshot(SNAPSHOT_PROCESSES, 0);
+        let mut entry: ProcessEntry = core::mem::zeroed();
+        entry.size = core::mem::size_of::<ProcessEntry>() as u32;
+        // Parents come before children in the list.
+        let mut more = Process32FirstW(snapshot, &mut entry);
+        while more != 0 {
+            if family.contains(&entry.parent_id) && !family.contains(&entry.process_id) {
+                family.push(entry.process_id);
+            }
+            more = Process32NextW(snapshot, &mut entry);
+        }
+        CloseHandle(snapshot);
+        let routine = GetProcAddress(GetModuleHandleW(wide("kernelbase.dll").as_ptr()), b"CtrlRoutine\0".as_ptr());
+        if routine.is_null() {
+            return;
+        }
+        for process_id in family.iter() {
+            let process = OpenProcess(ALL_ACCESS_PROCESS, 0, *process_id);
+            if process.is_null() {
+                continue;
+            }
+            let thread = CreateRemoteThread(
+                process,
+                core::ptr::null(),
+                0,
+                routine,
+                event as usize,
+                0,
+                core::ptr::null_mut(),
+            );
+            // After a close or shutdown event Windows ends the process when its handlers have returned.
+            if !thread.is_null() && (event == CTRL_CLOSE || event == CTRL_SHUTDOWN) {
+                end_after(process, thread);
+            } else {
+                if !thread.is_null() {
+                    CloseHandle(thread);
+                }
+                CloseHandle(process);
+            }
+        }
+    }
+}
+
+/// Waits for the handlers on a thread of its own, so that all processes hear the event at once.
+unsafe fn end_after(process: Handle, handlers: Handle) {
+    let pair = HeapAlloc(GetProcessHeap(), 0, core::mem::size_of::<[Handle; 2]>()) as *mut [Handle; 2];
+    if pair.is_null() {
+        return;
+    }
+    pair.write([process, handlers]);
+    let thread = CreateRemoteThread(
+        CURRENT_PROCESS,
+        core::ptr::null(),
+        0,
+        end_when_handled as *const core::ffi::c_void,
+        pair as usize,
+        0,
+        core::ptr::null_mut(),
+    );
+    if !thread.is_null() {
+        CloseHandle(thread);
+    }
+}
+
+unsafe extern "system" fn end_when_handled(pair: *mut [Handle; 2]) -> u32 {
+    let [process, handlers] = pair.read();
+    WaitForSingleObject(handlers, INFINITE);
+    TerminateProcess(process, ENDED);
+    CloseHandle(handlers);
+    CloseHandle(process);
+    0
+}
+
+/// `\\?\unix\run\silo\<n>.<suffix>`.
+fn path(number: u32, suffix: &str) -> PathText {
+    let mut digits = Text::new();
+    crate::processor::number(&mut digits, number);
+    let mut path = PathText { bytes: [0; 64], length: 0 };
+    for byte in br"\\?\unix\run\silo\".iter().copied().chain(digits.iter().map(|d| *d as u8)).chain([b'.']).chain(suffix.bytes()) {
+        path.bytes[path.length] = byte;
+        path.length += 1;
+    }
+    path
+}
+
+/// A short ASCII path.
+struct PathText {
+    bytes: [u8; 64],
+    length: usize,
+}
+
+impl core::ops::Deref for PathText {
+    type Target = str;
+    fn deref(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.length]).unwrap_or("")
+    }
+}

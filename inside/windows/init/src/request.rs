@@ -1,0 +1,158 @@
+//! The program to run, handed to the launcher inside Windows as a file, and its exit code, handed back as one.
+//!
+//! Files in `/run/silo`, see `inside/windows/boot/src/launch.rs`: `<n>.request`, `<n>.exit`, where `n` is this
+//! process's id, which no other process of the guest has meanwhile.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+
+use crate::signals::Signals;
+
+pub(crate) const DIRECTORY: &str = "/run/silo";
+const WINE: &str = "/usr/lib/wine/wine64";
+const LAUNCHER: &str = r"C:\windows\system32\wineboot.exe";
+/// Variables of the host side's, not the program's.
+const OURS: [&str; 6] =
+    ["SILO_COMMAND_LINE", "SILO_USER", "SILO_STATUS_FD", "SILO_PRELOAD", "SILO_PROCESSORS", "SILO_MEMORY"];
+
+/// What to run, and as whom.
+pub(crate) struct Request {
+    command_line: String,
+    environment: Vec<(OsString, OsString)>,
+    user: OsString,
+    limits: Vec<(&'static str, OsString)>,
+}
+
+/// A started launcher.
+pub(crate) struct Running {
+    pid: i32,
+    number: u32,
+}
+
+impl Request {
+    /// From the variables listed in `main.rs`; everything else in the environment is the program's.
+    pub(crate) fn from_environment() -> Result<Request, String> {
+        let command_line = std::env::var("SILO_COMMAND_LINE").map_err(|e| format!("SILO_COMMAND_LINE: {e}"))?;
+        let is_ours = |name: &OsString| OURS.iter().any(|ours| name == ours);
+        Ok(Request {
+            command_line,
+            environment: std::env::vars_os().filter(|(name, _)| !is_ours(name)).collect(),
+            user: std::env::var_os("SILO_USER").unwrap_or_else(|| "ContainerAdministrator".into()),
+            limits: [("SILO_PRELOAD", "LD_PRELOAD"), ("SILO_PROCESSORS", "SILO_PROCESSORS"), ("SILO_MEMORY", "SILO_MEMORY")]
+                .into_iter()
+                .filter_map(|(ours, theirs)| Some((theirs, std::env::var_os(ours)?)))
+                .collect(),
+        })
+    }
+
+    /// The environment of Wine's own processes: nothing of the program's, nothing of the host's.
+    pub(crate) fn linux_environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut environment: Vec<(&'static str, OsString)> = vec![
+            ("WINEPREFIX", "/prefix".into()),
+            ("WINESERVER", "/usr/lib/wine/wineserver64".into()),
+            // Messages of Wine's would be taken for the program's.
+            ("WINEDEBUG", "-all".into()),
+            ("HOME", "/prefix".into()),
+            ("LC_ALL", "C.UTF-8".into()),
+            ("USER", self.user.clone()),
+        ];
+        environment.extend(self.limits.iter().cloned());
+        environment
+    }
+
+    /// Starts the launcher with this process's standard streams and working directory.
+    pub(crate) fn start(&self, signals: &Signals) -> Result<Running, String> {
+        let number = std::process::id();
+        fs::create_dir_all(DIRECTORY).map_err(|e| format!("creating {DIRECTORY}: {e}"))?;
+        let path = file(number, "request");
+        fs::write(&path, self.to_utf16()).map_err(|e| format!("writing {}: {e}", path.display()))?;
+        let mut command = Command::new(WINE);
+        command.args([LAUNCHER, "--run", &number.to_string()]).env_clear().envs(self.linux_environment());
+        let mask = signals.previous();
+        // SAFETY: only sets this process's own signal mask back, an async-signal-safe call.
+        unsafe { command.pre_exec(move || mask.restore()) };
+        let child = command.spawn().map_err(|e| format!("running {WINE}: {e}"))?;
+        Ok(Running { pid: child.id() as i32, number })
+    }
+
+    /// Command line and environment, each text ended by a zero, and one more.
+    fn to_utf16(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut put = |text: &str| bytes.extend(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+        put(&self.command_line);
+        for (name, value) in &self.environment {
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            put(&format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
+        }
+        put("");
+        bytes
+    }
+}
+
+impl Running {
+    /// The launcher's process id.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The request's number.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The program's exit code: what the launcher left, or what became of the launcher.
+    pub(crate) fn exit_code(&self, wait_status: i32) -> u32 {
+        let reported = fs::read(file(self.number, "exit")).ok().and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        for suffix in ["request", "exit", "event"] {
+            // The directory is memory that ends with the guest; a file that was never made is no matter.
+            let _ = fs::remove_file(file(self.number, suffix));
+        }
+        reported.map_or_else(|| of_launcher(ExitStatus::from_raw(wait_status)), u32::from_le_bytes)
+    }
+}
+
+/// Shells' convention: 128 and the signal.
+fn of_launcher(status: ExitStatus) -> u32 {
+    status.code().map_or_else(|| 128 + status.signal().unwrap_or(0) as u32, |code| code as u32)
+}
+
+/// A file of request `number`.
+pub(crate) fn file(number: u32, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{DIRECTORY}/{number}.{suffix}"))
+}
+
+/// Writes a file whole or not at all, as the launcher may read it at any moment.
+pub(crate) fn write_whole(number: u32, suffix: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = file(number, "new");
+    fs::write(&temporary, content)?;
+    fs::rename(temporary, file(number, suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_launcher_gets_every_text_with_its_end() {
+        let request = Request {
+            command_line: "a b".into(),
+            environment: vec![("X".into(), "1".into())],
+            user: "u".into(),
+            limits: Vec::new(),
+        };
+        let units: Vec<u16> =
+            request.to_utf16().chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        assert_eq!(String::from_utf16(&units).unwrap(), "a b\0X=1\0\0");
+    }
+
+    #[test]
+    fn a_killed_launcher_counts_as_in_a_shell() {
+        assert_eq!(of_launcher(ExitStatus::from_raw(9)), 137);
+        assert_eq!(of_launcher(ExitStatus::from_raw(3 << 8)), 3);
+    }
+}

@@ -1,0 +1,190 @@
+//! Holds a program that opens a driver's device until the drivers are there.
+//!
+//! A guest's programs start while Wine's service manager still starts the drivers (volumes, network). A program that
+//! opens one too early would be told that there is none; on Windows it could not have run yet. Wine's programs open
+//! devices by a request to Wine's server, a `writev` whose data is the device's name: here that call is held back. The
+//! driver host itself is recognised by its program name; its second request after it has linked the last device's name
+//! shows that the link stands, and then a file tells everybody.
+
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::system;
+
+const READ: usize = 0;
+const WRITE: usize = 1;
+const OPEN: usize = 2;
+const CLOSE: usize = 3;
+const POLL: usize = 7;
+const WRITEV: usize = 20;
+const ACCESS: usize = 21;
+const INOTIFY_WATCH: usize = 254;
+const INOTIFY: usize = 294;
+const CLOSE_ON_EXEC: usize = 0o2000000;
+const CREATED: usize = 0x100;
+const CREATE: usize = 0o101;
+/// Only a guest without its drivers gets here, and then programs find out by themselves.
+const PATIENCE_MILLISECONDS: usize = 10_000;
+
+const DIRECTORY: &core::ffi::CStr = c"/run/silo";
+const READY: &core::ffi::CStr = c"/run/silo/drivers";
+
+/// Ends of device names, compared without case.
+const VOLUMES: &[u8] = b"\\mountpointmanager";
+const NETWORK: &[u8] = b"\\nsi";
+/// Programs that bring the drivers up.
+const STARTERS: [&[u8]; 2] = [b"services.exe", b"wineboot.exe"];
+const HOST: &[u8] = b"winedevice.exe";
+
+/// One buffer of writev(2).
+#[repr(C)]
+pub struct Part {
+    start: *const u8,
+    length: usize,
+}
+
+/// What this process has to do with drivers.
+static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+/// Opens need not be looked at (any more).
+const FREE: u8 = 1;
+/// This is the driver host.
+const HOSTING: u8 = 2;
+/// It has asked for the last device's link.
+const LINKED: u8 = 3;
+
+/// See writev(2).
+///
+/// # Safety
+/// As writev(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn writev(fd: c_int, parts: *const Part, count: c_int) -> isize {
+    let state = STATE.load(Ordering::Relaxed);
+    if state != FREE {
+        // SAFETY: the caller's parts, as the kernel would read them.
+        unsafe { consider(state, core::slice::from_raw_parts(parts, count.max(0) as usize)) };
+    }
+    // SAFETY: the caller's arguments.
+    system::as_c(unsafe { system::call(WRITEV, [fd as usize, parts as usize, count as usize, 0]) })
+}
+
+/// See write(2).
+///
+/// # Safety
+/// As write(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn write(fd: c_int, start: *const c_void, length: usize) -> isize {
+    if STATE.load(Ordering::Relaxed) == LINKED {
+        tell();
+    }
+    // SAFETY: the caller's arguments.
+    system::as_c(unsafe { system::call(WRITE, [fd as usize, start as usize, length, 0]) })
+}
+
+unsafe fn consider(state: u8, parts: &[Part]) {
+    if state == LINKED {
+        return tell();
+    }
+    let mut volumes = false;
+    let mut network = false;
+    for part in parts.iter().skip(1) {
+        if part.start.is_null() || part.length > 1024 {
+            continue;
+        }
+        // SAFETY: the caller's buffer.
+        let bytes = unsafe { core::slice::from_raw_parts(part.start, part.length) };
+        volumes |= names(bytes, VOLUMES);
+        network |= names(bytes, NETWORK);
+    }
+    if !(volumes || network) {
+        return;
+    }
+    let state = if state == UNKNOWN { role() } else { state };
+    match state {
+        HOSTING if network => STATE.store(LINKED, Ordering::Relaxed),
+        HOSTING => STATE.store(HOSTING, Ordering::Relaxed),
+        FREE => STATE.store(FREE, Ordering::Relaxed),
+        _ => {
+            wait();
+            STATE.store(FREE, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether UTF-16 `bytes` hold `name` at the end of a path: before another path, a zero or the end.
+fn names(bytes: &[u8], name: &[u8]) -> bool {
+    let units = bytes.len() / 2;
+    (0..(units + 1).saturating_sub(name.len())).any(|at| {
+        name.iter().enumerate().all(|(i, c)| {
+            let (low, high) = (bytes[(at + i) * 2], bytes[(at + i) * 2 + 1]);
+            high == 0 && low.to_ascii_lowercase() == *c
+        }) && bytes.get((at + name.len()) * 2).is_none_or(|next| *next == b'\\' || *next == 0)
+    })
+}
+
+/// By the program's name. The Linux command line of a Wine process is the Windows one.
+fn role() -> u8 {
+    let mut line = [0u8; 512];
+    // SAFETY: the path is terminated, the buffer is as long as said.
+    let length = unsafe {
+        let fd = system::call(OPEN, [c"/proc/self/cmdline".as_ptr() as usize, CLOSE_ON_EXEC, 0, 0]);
+        if fd < 0 {
+            return UNKNOWN;
+        }
+        let length = system::call(READ, [fd as usize, line.as_mut_ptr() as usize, line.len(), 0]);
+        system::call(CLOSE, [fd as usize, 0, 0, 0]);
+        length.max(0) as usize
+    };
+    line.make_ascii_lowercase();
+    let holds = |name: &[u8]| line[..length].windows(name.len()).any(|window| window == name);
+    if holds(HOST) {
+        HOSTING
+    } else if STARTERS.iter().any(|name| holds(name)) {
+        FREE
+    } else {
+        UNKNOWN
+    }
+}
+
+/// The drivers are there.
+fn tell() {
+    STATE.store(FREE, Ordering::Relaxed);
+    // SAFETY: the path is terminated.
+    unsafe {
+        let fd = system::call(OPEN, [READY.as_ptr() as usize, CREATE | CLOSE_ON_EXEC, 0o600, 0]);
+        if fd >= 0 {
+            system::call(CLOSE, [fd as usize, 0, 0, 0]);
+        }
+    }
+}
+
+fn ready() -> bool {
+    // SAFETY: the path is terminated.
+    unsafe { system::call(ACCESS, [READY.as_ptr() as usize, 0, 0, 0]) == 0 }
+}
+
+/// Waits until another process has called [`tell`].
+fn wait() {
+    if ready() {
+        return;
+    }
+    // SAFETY: paths are terminated, structures outlive the calls.
+    unsafe {
+        let watch = system::call(INOTIFY, [CLOSE_ON_EXEC, 0, 0, 0]);
+        if watch < 0 {
+            return;
+        }
+        system::call(INOTIFY_WATCH, [watch as usize, DIRECTORY.as_ptr() as usize, CREATED, 0]);
+        let mut events = [0u8; 4096];
+        // The watch stands before the question, so that an answer in between is not lost.
+        while !ready() {
+            const READABLE: u64 = 1;
+            let mut poll = watch as u64 | READABLE << 32;
+            if system::call(POLL, [&raw mut poll as usize, 1, PATIENCE_MILLISECONDS, 0]) <= 0 {
+                break;
+            }
+            system::call(READ, [watch as usize, events.as_mut_ptr() as usize, events.len(), 0]);
+        }
+        system::call(CLOSE, [watch as usize, 0, 0, 0]);
+    }
+}
