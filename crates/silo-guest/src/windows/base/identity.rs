@@ -106,12 +106,13 @@ fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
             system.remove(&key);
         }
     }
-    // The drivers that programs need, first and in one host process: they share their load order group.
-    for name in ["MountMgr", "nsiproxy"] {
-        system.set(&format!(r"{SERVICES}\{name}"), "Start", "dword:00000000");
-    }
-    for name in ON_DEMAND.iter().filter(|name| exists_key(system, name)) {
-        system.set(&format!(r"{SERVICES}\{name}"), "Start", "dword:00000003");
+    // The drivers that programs need come first and in one host process: they share their load order group.
+    let starts = [(&["MountMgr", "nsiproxy"][..], 0), (ON_DEMAND, 3)];
+    for (name, start) in starts.into_iter().flat_map(|(names, start)| names.iter().map(move |name| (name, start))) {
+        let key = format!(r"{SERVICES}\{name}");
+        if system.get(&key, "ImagePath").is_some() {
+            system.set(&key, "Start", &format!("dword:{start:08x}"));
+        }
     }
     let agent = format!(r"{SERVICES}\CExecSvc");
     system.set_text(&agent, "DisplayName", "Container Execution Agent");
@@ -121,10 +122,6 @@ fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
     for (name, value) in [("Type", 0x10), ("Start", 2), ("ErrorControl", 1)] {
         system.set(&agent, name, &format!("dword:{value:08x}"));
     }
-}
-
-fn exists_key(system: &RegistryText, service: &str) -> bool {
-    system.get(&format!(r"{SERVICES}\{service}"), "ImagePath").is_some()
 }
 
 /// The file name of the image in a value such as `str(2):"%SystemRoot%\\system32\\svchost.exe -k netsvcs"`.
