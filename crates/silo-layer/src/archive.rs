@@ -1,0 +1,248 @@
+//! Reads a tar archive entry by entry, with every size bounded and PAX values of any bytes.
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+use crate::LayerError;
+
+/// Largest extension header (names, attributes) that is taken.
+const LARGEST_EXTENSION: u64 = 1 << 20;
+
+/// One entry, with all extension headers applied.
+pub(crate) struct Item {
+    pub(crate) name: Vec<u8>,
+    pub(crate) link: Vec<u8>,
+    pub(crate) kind: EntryType,
+    pub(crate) size: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+    /// Seconds and nanoseconds.
+    pub(crate) mtime: (i64, i64),
+    pub(crate) device: (u32, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What the extension headers before an entry said.
+#[derive(Default)]
+struct Extended {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    mtime: Option<(i64, i64)>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The archive; after [`Reader::next`] it reads as the content of that entry.
+pub(crate) struct Reader<'a> {
+    from: &'a mut dyn Read,
+    left: u64,
+    padding: u64,
+    last: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(from: &'a mut dyn Read) -> Self {
+        Self { from, left: 0, padding: 0, last: Vec::new() }
+    }
+
+    fn damaged(&self, source: io::Error) -> LayerError {
+        LayerError::Archive { after: String::from_utf8_lossy(&self.last).into_owned(), source }
+    }
+
+    fn bad(&self, why: &str) -> LayerError {
+        self.damaged(io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
+    /// Skips what is left of the entry and reads the next; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Item>, LayerError> {
+        let mut more = Extended::default();
+        let mut extensions = 0;
+        loop {
+            self.skip().map_err(|e| self.damaged(e))?;
+            let Some(header) = self.header()? else { return Ok(None) };
+            let kind = header.entry_type();
+            let size = header.entry_size().map_err(|e| self.damaged(e))?;
+            let is_extension = matches!(
+                kind,
+                EntryType::XHeader
+                    | EntryType::XGlobalHeader
+                    | EntryType::GNULongName
+                    | EntryType::GNULongLink
+            );
+            if !is_extension {
+                return self.item(&header, size, more).map(Some);
+            }
+            extensions += 1;
+            if size > LARGEST_EXTENSION || extensions > 64 {
+                return Err(self.bad("an extension header is too large"));
+            }
+            self.begin(size);
+            let mut bytes = Vec::with_capacity(size as usize);
+            self.read_to_end(&mut bytes).map_err(|e| self.damaged(e))?;
+            match kind {
+                EntryType::GNULongName => more.name = Some(until_nul(&bytes)),
+                EntryType::GNULongLink => more.link = Some(until_nul(&bytes)),
+                EntryType::XHeader => {
+                    pax(&bytes, &mut more).ok_or_else(|| self.bad("a PAX header is malformed"))?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn item(&mut self, header: &Header, size: u64, more: Extended) -> Result<Item, LayerError> {
+        let kind = header.entry_type();
+        let name = more.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let small = |n: u64, what: &str| {
+            u32::try_from(n).map_err(|_| LayerError::hostile(&name, format!("{what} is out of range")))
+        };
+        if kind == EntryType::GNUSparse {
+            return Err(LayerError::hostile(&name, "sparse members are not supported"));
+        }
+        // Links, devices and directories have no content, whatever a confused writer put there.
+        let has_content = !(kind.is_hard_link()
+            || kind.is_symlink()
+            || kind.is_character_special()
+            || kind.is_block_special()
+            || kind.is_fifo()
+            || kind.is_dir());
+        let size = if has_content { more.size.unwrap_or(size) } else { 0 };
+        let uid = small(more.uid.map_or_else(|| header.uid(), Ok).map_err(|e| self.damaged(e))?, "uid")?;
+        let gid = small(more.gid.map_or_else(|| header.gid(), Ok).map_err(|e| self.damaged(e))?, "gid")?;
+        let major = header.device_major().ok().flatten().unwrap_or(0);
+        let minor = header.device_minor().ok().flatten().unwrap_or(0);
+        let mtime = more
+            .mtime
+            .unwrap_or_else(|| (header.mtime().ok().and_then(|s| i64::try_from(s).ok()).unwrap_or(0), 0));
+        let link = more.link.or_else(|| header.link_name_bytes().map(|l| l.into_owned())).unwrap_or_default();
+        if name.contains(&0) || link.contains(&0) {
+            return Err(LayerError::hostile(&name, "a name holds a zero byte"));
+        }
+        let mode = header.mode().map_err(|e| self.damaged(e))? & 0o7777;
+        self.begin(size);
+        self.last.clone_from(&name);
+        // Old writers mark a directory by a slash only.
+        let kind = if kind.is_file() && name.ends_with(b"/") { EntryType::Directory } else { kind };
+        Ok(Item {
+            name,
+            link,
+            kind,
+            size,
+            uid,
+            gid,
+            mode,
+            mtime,
+            device: (major, minor),
+            xattrs: more.xattrs,
+        })
+    }
+
+    fn begin(&mut self, size: u64) {
+        self.left = size;
+        self.padding = (512 - size % 512) % 512;
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 8192];
+        let mut rest = self.left.saturating_add(self.padding);
+        (self.left, self.padding) = (0, 0);
+        while rest > 0 {
+            let part = rest.min(buffer.len() as u64) as usize;
+            match self.from.read(&mut buffer[..part])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => rest -= n as u64,
+            }
+        }
+        Ok(())
+    }
+
+    fn header(&mut self) -> Result<Option<Header>, LayerError> {
+        let mut header = Header::new_old();
+        let block = header.as_mut_bytes();
+        let mut filled = 0;
+        while filled < block.len() {
+            match self.from.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(self.damaged(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.damaged(e)),
+            }
+        }
+        if block.iter().all(|b| *b == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = block
+            .iter()
+            .enumerate()
+            .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
+            .sum();
+        if header.cksum().ok() != Some(sum) {
+            return Err(self.bad("the header's checksum is wrong: not a tar archive?"));
+        }
+        Ok(Some(header))
+    }
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let part = self.left.min(buffer.len() as u64) as usize;
+        if part == 0 {
+            return Ok(0);
+        }
+        let n = self.from.read(&mut buffer[..part])?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+fn until_nul(bytes: &[u8]) -> Vec<u8> {
+    bytes.split(|b| *b == 0).next().unwrap_or_default().to_vec()
+}
+
+/// Records are `length key=value\n`; the value may hold any byte.
+fn pax(mut bytes: &[u8], to: &mut Extended) -> Option<()> {
+    while !bytes.is_empty() && bytes[0] != 0 {
+        let space = bytes.iter().take(10).position(|b| *b == b' ')?;
+        let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+        let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+        bytes = &bytes[length..];
+        let equals = record.iter().position(|b| *b == b'=')?;
+        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        let number = || std::str::from_utf8(value).ok()?.parse::<u64>().ok();
+        match key {
+            // An empty value takes an earlier one back.
+            b"path" => to.name = (!value.is_empty()).then(|| value.to_vec()),
+            b"linkpath" => to.link = (!value.is_empty()).then(|| value.to_vec()),
+            b"size" => to.size = Some(number()?),
+            b"uid" => to.uid = Some(number()?),
+            b"gid" => to.gid = Some(number()?),
+            b"mtime" => to.mtime = Some(time(value)?),
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    to.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+fn time(text: &[u8]) -> Option<(i64, i64)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = part.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: i64 = digits.parse().ok().filter(|n| *n >= 0)?;
+    if whole.starts_with('-') && nanoseconds > 0 {
+        return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds));
+    }
+    Some((seconds, nanoseconds))
+}

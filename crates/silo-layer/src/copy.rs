@@ -1,0 +1,140 @@
+//! Copies a tree out of a chain of unpacked layers: what a new volume begins with.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode};
+use rustix::io::Errno;
+
+use crate::merge::{self, Seen};
+use crate::place;
+
+/// Links followed on the way before giving up.
+const MOST_LINKS: usize = 40;
+
+/// Copies the file or tree that a chain of unpacked layers shows at `inside` into the existing directory `to`.
+///
+/// `layers` are uppermost first; `files` is the sub-directory of each that holds the tree. Owners, modes, times,
+/// attributes and hard links are kept; a tree's own owner, mode and times become those of `to`. Links on the way to
+/// `inside` are resolved within the layers. If the layers show nothing there, nothing happens.
+pub fn copy_up(layers: &[PathBuf], files: &str, inside: &Path, to: &Path) -> io::Result<()> {
+    let roots: Vec<PathBuf> = layers.iter().map(|l| l.join(files)).filter(|l| l.is_dir()).collect();
+    let Some(seen) = resolve(&roots, inside)? else { return Ok(()) };
+    let mut links = HashMap::new();
+    if seen.kind() != FileType::Directory {
+        let name = inside.file_name().unwrap_or_default();
+        return copy(&seen, &to.join(name), &mut links);
+    }
+    children(&seen, to, &mut links)?;
+    attributes(&seen, to)
+}
+
+fn resolve(roots: &[PathBuf], inside: &Path) -> io::Result<Option<Seen>> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        let named = |c: Component<'_>| match c {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        };
+        path.components().filter_map(named).collect()
+    };
+    let Some(top) = roots.first() else { return Ok(None) };
+    let root = || -> io::Result<Seen> { Ok(Seen { stat: fs::lstat(top)?, paths: roots.to_vec() }) };
+    let mut way = vec![root()?];
+    let mut todo = VecDeque::from(parts(inside));
+    let mut links = 0;
+    while let Some(name) = todo.pop_front() {
+        if name == ".." {
+            way.truncate((way.len() - 1).max(1));
+            continue;
+        }
+        let Some(here) = way.last() else { return Ok(None) };
+        if here.kind() != FileType::Directory {
+            return Ok(None);
+        }
+        let Some(seen) = merge::lookup(&here.paths, &name)? else { return Ok(None) };
+        if seen.kind() != FileType::Symlink {
+            way.push(seen);
+            continue;
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = std::fs::read_link(seen.path())?;
+        if target.is_absolute() {
+            way.truncate(1);
+        }
+        for part in parts(&target).into_iter().rev() {
+            todo.push_front(part);
+        }
+    }
+    Ok(way.pop())
+}
+
+type Links = HashMap<(u64, u64), PathBuf>;
+
+fn children(dir: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
+    for name in merge::names(&dir.paths)? {
+        if let Some(seen) = merge::lookup(&dir.paths, &name)? {
+            copy(&seen, &to.join(&name), links)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(seen: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
+    let kind = seen.kind();
+    if kind != FileType::Directory && seen.stat.st_nlink > 1 {
+        let key = (seen.stat.st_dev, seen.stat.st_ino);
+        if let Some(first) = links.get(&key) {
+            return std::fs::hard_link(first, to);
+        }
+        links.insert(key, to.to_owned());
+    }
+    match kind {
+        FileType::Directory => {
+            match std::fs::create_dir(to) {
+                Err(e)
+                    if e.kind() == io::ErrorKind::AlreadyExists
+                        && std::fs::symlink_metadata(to)?.is_dir() => {}
+                other => other?,
+            }
+            children(seen, to, links)?;
+        }
+        FileType::RegularFile => {
+            let mut from = std::fs::File::open(seen.path())?;
+            // `create_new`: whatever is there already is not followed and not overwritten.
+            io::copy(&mut from, &mut std::fs::File::create_new(to)?)?;
+        }
+        FileType::Symlink => std::os::unix::fs::symlink(std::fs::read_link(seen.path())?, to)?,
+        FileType::Socket | FileType::Unknown => return Ok(()),
+        other => fs::mknodat(fs::CWD, to, other, Mode::from_raw_mode(0o600), seen.stat.st_rdev)?,
+    }
+    attributes(seen, to)
+}
+
+fn attributes(seen: &Seen, to: &Path) -> io::Result<()> {
+    let stat = &seen.stat;
+    place::chown(fs::CWD, to.as_os_str(), (stat.st_uid, stat.st_gid))?;
+    if seen.kind() != FileType::Symlink {
+        fs::chmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    }
+    for name in xattr::list(seen.path())? {
+        if name.as_bytes().starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        if let Some(value) = xattr::get(seen.path(), &name)? {
+            match xattr::set(to, &name, &value) {
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::NOTSUP) => {}
+                other => other?,
+            }
+        }
+    }
+    let times = place::timestamps((stat.st_mtime, stat.st_mtime_nsec as i64));
+    fs::utimensat(fs::CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Extracts an archive into a tree that somebody else may be changing: `docker cp` into a container.
+
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use silo_sys::beneath;
+
+use crate::LayerError;
+use crate::archive::Reader;
+use crate::place::{Place, clean};
+
+/// How [`extract`] treats what is there and whom it gives the files to.
+#[derive(Debug, Clone, Default)]
+pub struct ExtractOptions {
+    /// A directory is not replaced by something else, nor the reverse.
+    pub no_overwrite_dir_non_dir: bool,
+    /// Owners are the archive's; otherwise root's.
+    pub keep_owner: bool,
+    /// Everything belongs to this user and group, as seen inside the tree.
+    pub owner: Option<(u32, u32)>,
+    /// Added to every owner.
+    pub id_offset: u32,
+}
+
+/// Extracts a plain tar beneath `path`, a directory inside `root`; links are resolved inside `root` only.
+pub fn extract(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    tar: &mut dyn Read,
+    options: &ExtractOptions,
+) -> Result<(), LayerError> {
+    // Entries resolve their links against the whole root, so the directory is put before their names.
+    beneath::open_in_root(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .map_err(|e| LayerError::io("opening", path, e))?;
+    let base = path.strip_prefix("/").unwrap_or(path);
+    let root = root.try_clone_to_owned().map_err(|e| LayerError::io("opening", path, e))?;
+    let mut place = Place::new(root);
+    place.id_offset = options.id_offset;
+    place.no_overwrite_dir_non_dir = options.no_overwrite_dir_non_dir;
+    let mut reader = Reader::new(tar);
+    while let Some(mut item) = reader.next()? {
+        let inside = clean(&item.name, &item.name)?;
+        if item.kind.is_hard_link() {
+            // Named relative to where the archive is extracted.
+            let target = base.join(clean(&item.name, &item.link)?);
+            item.link = target.into_os_string().into_encoded_bytes();
+        }
+        let (uid, gid) = match options.owner {
+            Some(owner) => owner,
+            None if options.keep_owner => (item.uid, item.gid),
+            None => (0, 0),
+        };
+        let owner = (uid.saturating_add(options.id_offset), gid.saturating_add(options.id_offset));
+        if inside.as_os_str().is_empty() {
+            // The directory itself is the container's and stays as it is.
+            continue;
+        }
+        place.put(&item, &base.join(inside), owner, &mut reader)?;
+    }
+    place.finish()
+}
