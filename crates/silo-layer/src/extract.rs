@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use silo_sys::beneath;
@@ -31,10 +31,18 @@ pub fn extract(
     tar: &mut dyn Read,
     options: &ExtractOptions,
 ) -> Result<(), LayerError> {
+    let mut base = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => base.push(name),
+            // Above the root is the root.
+            Component::ParentDir => drop(base.pop()),
+            _ => {}
+        }
+    }
     // Entries resolve their links against the whole root, so the directory is put before their names.
-    beneath::open_in_root(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+    beneath::open_in_root(root, &base, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
         .map_err(|e| LayerError::io("opening", path, e))?;
-    let base = path.strip_prefix("/").unwrap_or(path);
     let root = root.try_clone_to_owned().map_err(|e| LayerError::io("opening", path, e))?;
     let mut place = Place::new(root);
     place.id_offset = options.id_offset;

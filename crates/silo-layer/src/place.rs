@@ -206,12 +206,21 @@ impl Place {
         };
         // A link of /proc leads to the very node that was opened, whatever its name is by now.
         let proc = format!("/proc/self/fd/{}", node.as_raw_fd());
-        if owner != (0, 0) || kind.is_dir() {
+        // Mostly it is right already; in a set-group-ID directory it is not.
+        let now = fs::fstat(&node).map_err(failed)?;
+        if owner != (now.st_uid, now.st_gid) {
             chown(&node, OsStr::new(""), owner).map_err(failed)?;
         }
-        if !kind.is_symlink() {
-            fs::chmod(&proc, Mode::from_raw_mode(item.mode)).map_err(failed)?;
+        let mode = Mode::from_raw_mode(item.mode);
+        match () {
+            () if kind.is_symlink() => Ok(()),
+            // What is only pinned cannot be changed by its descriptor.
+            () if kind.is_fifo() || kind.is_character_special() || kind.is_block_special() => {
+                fs::chmod(&proc, mode)
+            }
+            () => fs::fchmod(&node, mode),
         }
+        .map_err(failed)?;
         self.xattrs(item, path, &proc)?;
         if !kind.is_dir() {
             fs::utimensat(&node, "", &timestamps(item.mtime), AtFlags::EMPTY_PATH).map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -94,7 +94,7 @@ fn opaque(place: &mut Place, item: &Item, dir: &Path) -> Result<(), LayerError> 
 }
 
 /// Makes the whiteout; `false` if this very layer has the name (it hides what is below all the same).
-fn hide(place: &mut Place, item: &Item, path: &PathBuf) -> Result<bool, LayerError> {
+fn hide(place: &mut Place, item: &Item, path: &Path) -> Result<bool, LayerError> {
     let (dir, Some(name)) = (path.parent().unwrap_or(Path::new("")), path.file_name()) else {
         return Ok(false);
     };

@@ -103,7 +103,9 @@ impl<'a> Writer<'a> {
             let mut before = Header::new_ustar();
             before.set_path("PaxHeaders.0/entry")?;
             before.set_mode(0o644);
-            (before.set_uid(0), before.set_gid(0), before.set_mtime(0));
+            before.set_uid(0);
+            before.set_gid(0);
+            before.set_mtime(0);
             before.set_entry_type(EntryType::XHeader);
             before.set_size(pax.len() as u64);
             before.set_cksum();
