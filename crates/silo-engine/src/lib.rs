@@ -3,12 +3,39 @@
 //! Owns the records and their changes, and is the only crate that knows both axes (`placement.rs`).
 //! Must not know: HTTP, Docker's JSON, how a bundle is run.
 
+mod container;
+mod db;
+mod engine;
 mod error;
+mod events;
+mod exec;
 mod filters;
+mod image;
+mod placement;
+mod ports;
 mod record;
+mod recover;
+mod signal;
 mod spec;
+mod system;
+pub mod time;
+mod volume;
 
+pub use container::{
+    AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update, WaitCondition,
+    WaitOutcome,
+};
+pub use engine::{ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
 pub use record::*;
 pub use spec::*;
+pub use system::{DiskUsage, Info};
+
+pub use silo_guest as guest;
+pub use silo_image as images;
+pub use silo_network as network;
+pub use silo_sandbox as sandbox;
+
+/// Bytes on their way to a client; an error ends them.
+pub type ByteStream = tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>;

@@ -298,6 +298,10 @@ pub trait Guest: Send + Sync {
     /// The directory (below `top`) that holds changes to the root's visible files, and the path in the root
     /// that it shows at: (`upper`, `/`) for Linux, (`files/upper`, `/c`) for Windows. For `diff` and `commit`.
     fn changes(&self) -> (&'static str, &'static str);
+    /// Whether files of the container lie on disk with ids of its own range (a user namespace).
+    fn maps_ids(&self) -> bool {
+        false
+    }
     /// The directory of an unpacked layer that holds those visible files: `""` for Linux, `Files` for Windows.
     fn layer_files(&self) -> &'static str;
 }

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
-use crate::record::Protocol;
 use crate::subnet::Subnet;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetworkError {
     /// The name cannot be a link's.
     #[error("bridge name {0:?} must have 1 to 15 letters, digits, '-', '_' or '.'")]
@@ -16,30 +15,20 @@ pub enum NetworkError {
     /// A link of that name is no bridge.
     #[error("{0:?} is a network interface of the host but no bridge; choose another bridge name")]
     NotABridge(String),
-    /// A subnet too small to hold a container.
-    #[error("subnet {0} has no room for a gateway and a container; /30 is the smallest")]
-    SubnetTooSmall(Subnet),
-    /// A configured subnet is used by the host.
-    #[error("subnet {subnet} overlaps {route}, which the host routes to {device}; choose another")]
-    SubnetTaken {
-        /// Configured.
-        subnet: Subnet,
-        /// The host's.
-        route: Subnet,
-        /// By which link.
-        device: String,
+    /// A configured subnet cannot be used.
+    #[error("subnet {given:?}: {reason}")]
+    Subnet {
+        /// As configured.
+        given: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// Every candidate is used.
-    #[error(
-        "no free subnet among 172.17.0.0/16 to 172.31.0.0/16, 192.168.0.0/16 and 10.0.0.0/8: configure one"
-    )]
+    #[error("no free subnet among 172.17.0.0/16 to 172.31.0.0/16 and 10.88.0.0/16 to 10.255.0.0/16: configure one")]
     NoSubnet,
     /// All addresses are given out.
-    #[error("no available IPv4 addresses on this network's address pools: bridge ({subnet})")]
-    PoolEmpty {
-        /// Whose.
-        subnet: Subnet,
-    },
+    #[error("no available IPv4 addresses on this network's address pools: bridge ({0})")]
+    PoolEmpty(Subnet),
     /// A wished address is in use.
     #[error("Address already in use: {0}")]
     AddressTaken(Ipv4Addr),
@@ -51,41 +40,30 @@ pub enum NetworkError {
         /// The network's.
         subnet: Subnet,
     },
-    /// A host port is in use.
-    #[error("Bind for {ip}:{port} failed: port is already allocated")]
-    PortTaken {
-        /// Host address.
-        ip: Ipv4Addr,
-        /// Host port.
-        port: u16,
-    },
-    /// Every port of a range is in use.
-    #[error("all {protocol} ports {first}-{last} on {ip} are in use")]
-    PortRangeTaken {
-        /// Transport.
-        protocol: &'static str,
-        /// Host address.
-        ip: Ipv4Addr,
-        /// First tried.
-        first: u16,
-        /// Last tried.
-        last: u16,
-    },
-    /// A host port could not be bound for another reason.
-    #[error("cannot bind {}/{ip}:{port} on the host: {source}", protocol.as_str())]
-    PortBind {
-        /// Transport.
-        protocol: Protocol,
-        /// Host address.
-        ip: Ipv4Addr,
-        /// Host port, 0 for any.
-        port: u16,
-        /// Why.
-        source: io::Error,
-    },
+    /// A wished hardware address is none.
+    #[error("invalid MAC address: {0:?} is not six pairs of hex digits of one interface, as 02:42:ac:11:00:02")]
+    Mac(String),
+    /// The interface name that follows from the container's id is in use.
+    #[error("container {0} is attached already")]
+    AlreadyAttached(String),
     /// A port request makes no sense.
-    #[error("port request {0}: container port 0 or a host range that runs backwards")]
-    PortRequest(String),
+    #[error("invalid port request {port}: {reason}")]
+    PortRequest {
+        /// As asked.
+        port: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A published port could not be made to work.
+    #[error("driver failed programming external connectivity on endpoint {container} ({endpoint}): {reason}")]
+    Publish {
+        /// The container's short id.
+        container: String,
+        /// Its endpoint's id.
+        endpoint: String,
+        /// Which port, and why.
+        reason: String,
+    },
     /// The kernel refused a change of links, addresses or routes.
     #[error("{doing}: {source}")]
     Kernel {
@@ -94,26 +72,33 @@ pub enum NetworkError {
         /// Why.
         source: io::Error,
     },
-    /// nft refused a change.
+    /// nft refused a change, or is missing.
     #[error("nft cannot {doing}: {reason}")]
     Firewall {
         /// What was being done.
-        doing: &'static str,
+        doing: String,
         /// nft's words.
-        reason: String,
-    },
-    /// A file of the state directory.
-    #[error("network state {path}: {reason}", path = path.display())]
-    State {
-        /// Which.
-        path: PathBuf,
-        /// Why.
         reason: String,
     },
 }
 
+impl NetworkError {
+    /// Whether what was asked is at fault, not the host.
+    pub fn is_invalid(&self) -> bool {
+        matches!(
+            self,
+            Self::BridgeName(_)
+                | Self::Subnet { .. }
+                | Self::AddressTaken(_)
+                | Self::AddressOutside { .. }
+                | Self::Mac(_)
+                | Self::PortRequest { .. }
+        )
+    }
+}
+
 /// What this crate returns.
-pub type Result<T> = std::result::Result<T, NetworkError>;
+pub(crate) type Result<T> = std::result::Result<T, NetworkError>;
 
 /// Says what was being done when the kernel refused.
 pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {

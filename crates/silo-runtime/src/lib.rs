@@ -19,3 +19,4 @@ pub use bundle::{Bundle, STATUS_FD_ANNOTATION};
 pub use container::{Started, become_supervisor, start, told_status};
 pub use exec::exec;
 pub use finish::{Stdio, set_window_size};
+pub use mounts::assemble;

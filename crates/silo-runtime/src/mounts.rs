@@ -297,6 +297,20 @@ impl Prepared {
     }
 }
 
+/// Assembles the root of a container that does not run, with what is mounted over it from the host, in the calling
+/// thread's own mount namespace. The tree goes with the descriptor and the namespace.
+pub fn assemble(bundle: &Bundle) -> io::Result<OwnedFd> {
+    let prepared = prepare(bundle)?;
+    mount::attach(&prepared.root, &prepared.root_target)?;
+    for (entry, ready) in bundle.spec.mounts().iter().flatten().zip(prepared.mounts) {
+        if let Ready::Mount(fd) = ready {
+            let target = place(&prepared.root, entry.destination(), is_directory(&fd)?)?;
+            mount::attach(&fd, target)?;
+        }
+    }
+    Ok(prepared.root)
+}
+
 fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
 }

@@ -13,3 +13,15 @@ pub use contract::*;
 pub fn cgroup_version() -> u8 {
     silo_runtime::cgroup::version()
 }
+
+/// Opens the root of a container that does not run, with its mounts, for the time of `work`; nobody else sees them.
+pub fn with_stopped_root<T: Send + 'static>(
+    dir: &std::path::Path,
+    work: impl FnOnce(&std::os::fd::OwnedFd) -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    let bundle = silo_runtime::Bundle::load(dir)?;
+    silo_sys::mount::in_private_namespace(move || {
+        let root = silo_runtime::assemble(&bundle)?;
+        work(&root)
+    })
+}

@@ -5,5 +5,7 @@
 pub mod atomic_file;
 pub mod beneath;
 pub mod mount;
+pub mod netlink;
+pub mod netns;
 pub mod process;
 pub mod socket;

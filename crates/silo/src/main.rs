@@ -1,2 +1,76 @@
-//! silo
-fn main() {}
+//! The `silo` executable: arguments in, table or JSON out; `silo daemon` and `silo shim` are one call each.
+
+mod cli;
+mod daemon;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A container engine that runs Linux and Windows images on Linux hosts.
+#[derive(Parser)]
+#[command(name = "silo", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Daemon to talk to, such as unix:///run/silo/silo.sock
+    #[arg(long, short = 'H', global = true)]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon
+    Daemon(daemon::DaemonArguments),
+    /// Supervise one sandbox (started by the daemon)
+    #[command(hide = true)]
+    Shim {
+        /// The sandbox's directory
+        dir: std::path::PathBuf,
+    },
+    /// Show the versions of this program and of the daemon
+    Version(cli::Output),
+    /// Show facts about the daemon
+    Info(cli::Output),
+    /// List containers
+    Ps {
+        /// Stopped ones too
+        #[arg(long, short)]
+        all: bool,
+        #[command(flatten)]
+        output: cli::Output,
+    },
+    /// Build and manage Windows base images
+    #[command(subcommand)]
+    Base(cli::base::BaseCommand),
+}
+
+fn main() -> ExitCode {
+    // Before anything else: a shim's memory is what each container costs, so it parses nothing it need not.
+    let mut plain = std::env::args_os().skip(1);
+    if plain.next().is_some_and(|a| a == "shim")
+        && let Some(dir) = plain.next()
+    {
+        return finish(silo_sandbox::shim::main(std::path::Path::new(&dir)).map_err(|e| format!("shim: {e}")));
+    }
+    let arguments = Arguments::parse();
+    let client = || cli::client::Client::find(arguments.host.as_deref());
+    finish(match arguments.command {
+        Command::Daemon(daemon) => daemon::main(daemon),
+        Command::Shim { dir } => silo_sandbox::shim::main(&dir).map_err(|e| format!("shim: {e}")),
+        Command::Version(output) => client().and_then(|c| cli::version(&c, &output)),
+        Command::Info(output) => client().and_then(|c| cli::info(&c, &output)),
+        Command::Ps { all, output } => client().and_then(|c| cli::ps(&c, all, &output)),
+        Command::Base(command) => client().and_then(|c| cli::base::main(&c, command)),
+    })
+}
+
+fn finish(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("silo: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

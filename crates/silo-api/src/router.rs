@@ -1,0 +1,69 @@
+//! All routes of the API on one page.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post};
+use silo_engine::Engine;
+
+use crate::error::ApiError;
+use crate::{containers as c, exec, images, networks, system, volumes};
+
+/// Method and path of every route, versions stripped.
+pub(crate) fn router(engine: Engine) -> Router {
+    Router::new()
+        .route("/_ping", get(system::ping).head(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/events", get(system::events))
+        .route("/system/df", get(system::disk_usage))
+        .route("/auth", post(system::auth))
+        .route("/containers/json", get(c::list::list))
+        .route("/containers/create", post(c::create::create))
+        .route("/containers/prune", post(c::lifecycle::prune))
+        .route("/containers/{id}", delete(c::lifecycle::remove))
+        .route("/containers/{id}/json", get(c::inspect::inspect))
+        .route("/containers/{id}/start", post(c::lifecycle::start))
+        .route("/containers/{id}/stop", post(c::lifecycle::stop))
+        .route("/containers/{id}/restart", post(c::lifecycle::restart))
+        .route("/containers/{id}/kill", post(c::lifecycle::kill))
+        .route("/containers/{id}/pause", post(c::lifecycle::pause))
+        .route("/containers/{id}/unpause", post(c::lifecycle::unpause))
+        .route("/containers/{id}/rename", post(c::lifecycle::rename))
+        .route("/containers/{id}/resize", post(c::lifecycle::resize))
+        .route("/containers/{id}/wait", post(c::lifecycle::wait))
+        .route("/containers/{id}/update", post(c::update::update))
+        .route("/containers/{id}/attach", post(c::streams::attach))
+        .route("/containers/{id}/logs", get(c::streams::logs))
+        .route("/containers/{id}/top", get(c::stats::top))
+        .route("/containers/{id}/stats", get(c::stats::stats))
+        .route("/containers/{id}/changes", get(c::files::changes))
+        .route("/containers/{id}/export", get(c::files::export))
+        .route("/containers/{id}/archive", get(c::files::get).head(c::files::head).put(c::files::put))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/commit", post(c::files::commit))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
+        .route("/images/json", get(images::list))
+        .route("/images/create", post(images::create))
+        .route("/images/load", post(images::load))
+        .route("/images/get", get(images::save_many))
+        .route("/images/prune", post(images::prune))
+        .route("/images/{*name}", get(images::get_named).post(images::post_named).delete(images::remove))
+        .route("/networks", get(networks::list))
+        .route("/networks/{id}", get(networks::inspect).delete(networks::later))
+        .route("/networks/{id}/connect", post(networks::later))
+        .route("/networks/{id}/disconnect", post(networks::later))
+        .route("/networks/create", post(networks::later))
+        .route("/networks/prune", post(networks::prune))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .fallback(|| async { ApiError::not_found("page not found") })
+        .method_not_allowed_fallback(|| async {
+            ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }.into_response()
+        })
+        .with_state(engine)
+}

@@ -1,0 +1,94 @@
+//! `commit`: a container's changes as a new image.
+
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Result};
+use crate::record::Status;
+use crate::spec::Config;
+use crate::{image, placement};
+
+use super::lifecycle::sandbox_error;
+
+/// How to commit.
+#[derive(Debug, Clone, Default)]
+pub struct CommitOptions {
+    /// `name[:tag]`.
+    pub reference: Option<String>,
+    /// Author.
+    pub author: String,
+    /// Comment.
+    pub message: String,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// Freeze the container meanwhile.
+    pub pause: bool,
+    /// Overrides of the container's config.
+    pub config: Option<Config>,
+}
+
+impl Engine {
+    /// Makes an image of a container; returns its ID.
+    pub async fn commit(&self, name: &str, options: CommitOptions) -> Result<String> {
+        let entry = self.find(name)?;
+        let _verb = entry.verb.lock().await;
+        let record = entry.record();
+        match record.state.status {
+            Status::Removing | Status::Dead => {
+                return Err(EngineError::conflict(format!(
+                    "You cannot commit container {} which is being removed",
+                    entry.id
+                )));
+            }
+            _ => {}
+        }
+        let frozen = options.pause && record.state.status == Status::Running;
+        if frozen {
+            entry.running()?.freeze(true).await.map_err(sandbox_error)?;
+        }
+        let engine = self.clone();
+        let from = record.clone();
+        let result = blocking(move || {
+            let guest = placement::guest(from.os)?;
+            let upper = engine.dir(&from.id).join("top").join(guest.changes().0);
+            let config = options.config.as_ref().unwrap_or(&from.spec.config);
+            let request = silo_image::Commit {
+                parent: from.image_id.clone(),
+                config: image::container_config(config),
+                changes: options.changes,
+                author: options.author,
+                message: options.message,
+                reference: options.reference,
+                container: from.id.0.clone(),
+                created_by: from
+                    .spec
+                    .config
+                    .entrypoint
+                    .iter()
+                    .flatten()
+                    .chain(from.spec.config.cmd.iter().flatten())
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                shell: guest.default_shell(),
+            };
+            let offset = if guest.maps_ids() { from.id_range } else { 0 };
+            engine
+                .inner
+                .images
+                .commit(request, |to| {
+                    if upper.exists() {
+                        silo_image::layer::pack_upper(&upper, offset, to).map_err(std::io::Error::other)
+                    } else {
+                        Ok(())
+                    }
+                })
+                .map_err(image::error)
+        })
+        .await;
+        if frozen && let Ok(sandbox) = entry.running() {
+            sandbox.freeze(false).await.map_err(sandbox_error)?;
+        }
+        let id = result?;
+        self.inner.events.container(&record, "commit", &[("imageID", id.clone())]);
+        Ok(id)
+    }
+}

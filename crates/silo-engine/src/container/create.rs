@@ -1,0 +1,368 @@
+//! `create`: resolves image and defaults, checks, makes volumes and the directory, and writes the record last.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use silo_guest::{Guest, Os};
+use silo_image::ImageConfig;
+
+use crate::db::Table;
+use crate::engine::{Engine, blocking, random_id};
+use crate::error::{EngineError, Kind, Result};
+use crate::record::{ContainerId, ContainerRecord, MountPoint, State};
+use crate::spec::{Config, ContainerSpec, MountSource, MountSpec};
+use crate::{image, placement, signal};
+
+/// Host ids of a container's own range.
+const RANGE: u32 = 65_536;
+/// First id that ranges are taken from; below lie the host's own users.
+const FIRST_RANGE: u32 = 1 << 20;
+
+impl Engine {
+    /// Makes a container in state `created`; returns its ID and warnings.
+    pub async fn create(&self, name: Option<String>, spec: ContainerSpec) -> Result<(ContainerId, Vec<String>)> {
+        let engine = self.clone();
+        blocking(move || engine.create_blocking(name, spec)).await
+    }
+
+    fn create_blocking(&self, name: Option<String>, mut spec: ContainerSpec) -> Result<(ContainerId, Vec<String>)> {
+        let name = match name.filter(|n| !n.is_empty()) {
+            Some(name) => super::names::check(&name)?,
+            None => super::names::generate(|n| self.is_name_free(n)),
+        };
+        let image = self.inner.images.get(&spec.image).map_err(image::error)?;
+        let config = &image.config;
+        let os = Os::parse(&config.os)
+            .ok_or_else(|| EngineError::invalid(format!("image {}: unknown operating system {:?}", spec.image, config.os)))?;
+        check_platform(&spec, &image.config)?;
+        let guest = placement::guest(os)?;
+        merge(&mut spec.config, config, guest);
+        if spec.config.entrypoint.iter().flatten().chain(spec.config.cmd.iter().flatten()).next().is_none() {
+            return Err(EngineError::invalid("no command specified"));
+        }
+        if let Some(signal) = &spec.config.stop_signal {
+            signal::parse(signal)?;
+        }
+        self.resolve_volumes_from(&mut spec)?;
+        let id = ContainerId(random_id());
+        if spec.config.hostname.is_empty() {
+            id.short().clone_into(&mut spec.config.hostname);
+        }
+        let isolation = spec.isolation.unwrap_or(self.inner.config.isolation);
+        let dir = self.dir(&id);
+        let mut record = ContainerRecord {
+            id: id.clone(),
+            name,
+            created: Timestamp::now(),
+            image_id: image.id.to_string(),
+            os,
+            isolation,
+            id_range: self.free_range(),
+            mounts: Vec::new(),
+            state: State::default(),
+            restart_count: 0,
+            stopped_by_user: false,
+            adapter: None,
+            published: Vec::new(),
+            health: None,
+            spec,
+        };
+        let entry = self.enter(&record)?;
+        let made = self.make(&mut record, guest, &dir);
+        if let Err(e) = made {
+            self.leave(&entry);
+            let _ = std::fs::remove_dir_all(&dir);
+            return Err(e);
+        }
+        self.change(&entry, |r| *r = record.clone()).inspect_err(|_| {
+            self.leave(&entry);
+            let _ = std::fs::remove_dir_all(&dir);
+        })?;
+        self.inner.events.container(&record, "create", &[]);
+        Ok((id, Vec::new()))
+    }
+
+    fn make(&self, record: &mut ContainerRecord, guest: &dyn Guest, dir: &Path) -> Result<()> {
+        record.mounts = self.mount_points(record, guest)?;
+        let top = dir.join("top");
+        std::fs::create_dir_all(&top)
+            .map_err(|e| EngineError::internal(format!("making {}: {e}", top.display())))
+    }
+
+    /// A range of host ids that no container has.
+    fn free_range(&self) -> u32 {
+        let mut taken: Vec<u32> = self.entries().iter().map(|e| e.with(|r| r.id_range)).collect();
+        taken.sort_unstable();
+        let mut next = FIRST_RANGE;
+        for range in taken {
+            if range == next {
+                next = next.saturating_add(RANGE);
+            }
+        }
+        next
+    }
+
+    /// `--volumes-from`: the other container's mounts, unless a target is taken.
+    fn resolve_volumes_from(&self, spec: &mut ContainerSpec) -> Result<()> {
+        for from in spec.volumes_from.clone() {
+            let (name, mode) = from.split_once(':').unwrap_or((&from, ""));
+            let other = self.find(name).map_err(|e| EngineError { kind: Kind::NotFound, ..e })?.record();
+            for mount in other.mounts.iter().filter(|m| m.kind != "tmpfs") {
+                if spec.mounts.iter().any(|m| m.target == mount.destination) {
+                    continue;
+                }
+                let kind = match mount.kind.as_str() {
+                    "volume" => MountSource::Volume {
+                        name: mount.name.clone(),
+                        copy_up: false,
+                        labels: Default::default(),
+                    },
+                    _ => MountSource::Bind { source: mount.source.clone(), create: false },
+                };
+                spec.mounts.push(MountSpec {
+                    kind,
+                    target: mount.destination.clone(),
+                    read_only: !mount.rw || mode == "ro",
+                    mode: mode.to_owned(),
+                    propagation: mount.propagation.clone(),
+                    non_recursive: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks targets and sources, makes volumes and missing bind sources.
+    fn mount_points(&self, record: &mut ContainerRecord, guest: &dyn Guest) -> Result<Vec<MountPoint>> {
+        let spec = &mut record.spec;
+        for target in spec.config.volumes.clone() {
+            if !spec.mounts.iter().any(|m| m.target == target) {
+                spec.mounts.push(MountSpec {
+                    kind: MountSource::Volume { name: String::new(), copy_up: true, labels: Default::default() },
+                    target,
+                    read_only: false,
+                    mode: String::new(),
+                    propagation: String::new(),
+                    non_recursive: false,
+                });
+            }
+        }
+        let mut points: Vec<MountPoint> = Vec::new();
+        for mount in &mut spec.mounts {
+            if !guest.is_absolute(&mount.target) {
+                return Err(EngineError::invalid(format!(
+                    "invalid mount config for type \"{}\": invalid mount path: '{}' mount path must be absolute",
+                    kind_name(&mount.kind),
+                    mount.target
+                )));
+            }
+            if points.iter().any(|p| p.destination == mount.target) {
+                return Err(EngineError::invalid(format!("Duplicate mount point: {}", mount.target)));
+            }
+            let (name, source, anonymous) = match &mut mount.kind {
+                MountSource::Bind { source, create } => {
+                    let path = PathBuf::from(&source);
+                    if !path.is_absolute() {
+                        return Err(EngineError::invalid(format!(
+                            "invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
+                        )));
+                    }
+                    if !path.exists() {
+                        if !*create {
+                            return Err(EngineError::invalid(format!(
+                                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+                            )));
+                        }
+                        std::fs::create_dir_all(&path).map_err(|e| {
+                            EngineError::invalid(format!("error while creating mount source path '{source}': {e}"))
+                        })?;
+                    }
+                    (String::new(), source.clone(), false)
+                }
+                MountSource::Volume { name, labels, .. } => {
+                    let anonymous = name.is_empty();
+                    let (volume, _) =
+                        self.inner.volumes.ensure(&self.inner.db, name, labels.clone(), Default::default())?;
+                    name.clone_from(&volume.name);
+                    (volume.name, volume.mountpoint, anonymous)
+                }
+                MountSource::Tmpfs { .. } => (String::new(), String::new(), false),
+            };
+            points.push(MountPoint {
+                kind: kind_name(&mount.kind).to_owned(),
+                driver: if name.is_empty() { String::new() } else { "local".to_owned() },
+                name,
+                source,
+                destination: mount.target.clone(),
+                mode: mount.mode.clone(),
+                rw: !mount.read_only,
+                propagation: if matches!(mount.kind, MountSource::Bind { .. }) && mount.propagation.is_empty() {
+                    "rprivate".to_owned()
+                } else {
+                    mount.propagation.clone()
+                },
+                anonymous,
+            });
+        }
+        Ok(points)
+    }
+
+    /// Restores containers from the database into memory.
+    pub(crate) fn restore(&self) -> Result<()> {
+        for record in self.inner.db.all::<ContainerRecord>(Table::Containers)? {
+            self.enter(&record)?;
+        }
+        Ok(())
+    }
+}
+
+fn kind_name(kind: &MountSource) -> &'static str {
+    match kind {
+        MountSource::Bind { .. } => "bind",
+        MountSource::Volume { .. } => "volume",
+        MountSource::Tmpfs { .. } => "tmpfs",
+    }
+}
+
+fn check_platform(spec: &ContainerSpec, image: &ImageConfig) -> Result<()> {
+    let mut parts = spec.platform.split('/');
+    let (os, arch) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let fits = (os.is_empty() || os == image.os || os == image.architecture)
+        && (arch.is_empty() || arch == image.architecture);
+    if fits {
+        return Ok(());
+    }
+    Err(EngineError::not_found(format!(
+        "image with reference {} was found but does not match the specified platform: wanted {}, actual: {}/{}",
+        spec.image, spec.platform, image.os, image.architecture
+    )))
+}
+
+/// The container's config over the image's, as dockerd merges them.
+fn merge(config: &mut Config, image: &ImageConfig, guest: &dyn Guest) {
+    let base = &image.config;
+    if config.user.is_empty() {
+        config.user.clone_from(&base.user);
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&base.working_dir);
+    }
+    let own = std::mem::take(&mut config.env);
+    config.env = merge_env(&base.env, &own, guest);
+    match (&config.entrypoint, &config.cmd) {
+        (None, cmd) => {
+            if cmd.as_ref().is_none_or(Vec::is_empty) {
+                config.cmd = base.cmd.clone();
+                config.args_escaped = base.args_escaped;
+            }
+            config.entrypoint = base.entrypoint.clone();
+        }
+        (Some(entrypoint), _) if entrypoint.iter().all(String::is_empty) => config.entrypoint = None,
+        _ => {}
+    }
+    let mut labels = base.labels.clone();
+    labels.append(&mut config.labels);
+    config.labels = labels;
+    for (list, more) in [(&mut config.volumes, &base.volumes), (&mut config.exposed_ports, &base.exposed_ports)] {
+        for item in more {
+            if !list.contains(item) {
+                list.push(item.clone());
+            }
+        }
+    }
+    if config.stop_signal.as_ref().is_none_or(String::is_empty) {
+        config.stop_signal = Some(base.stop_signal.clone()).filter(|s| !s.is_empty());
+    }
+    if config.shell.is_empty() {
+        config.shell.clone_from(&base.shell);
+    }
+    if config.on_build.is_empty() {
+        config.on_build.clone_from(&base.on_build);
+    }
+    if let Some(theirs) = &base.healthcheck {
+        let theirs = image::healthcheck(theirs);
+        match &mut config.healthcheck {
+            None => config.healthcheck = Some(theirs),
+            Some(own) => {
+                if own.test.is_empty() {
+                    own.test = theirs.test;
+                }
+                for (own, theirs) in [
+                    (&mut own.interval, theirs.interval),
+                    (&mut own.timeout, theirs.timeout),
+                    (&mut own.start_period, theirs.start_period),
+                    (&mut own.start_interval, theirs.start_interval),
+                    (&mut own.retries, theirs.retries),
+                ] {
+                    if *own == 0 {
+                        *own = theirs;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Image's environment, then the container's over it; `NAME` alone takes a variable away.
+fn merge_env(image: &[String], own: &[String], guest: &dyn Guest) -> Vec<String> {
+    let name_of = |entry: &str| -> String {
+        // Windows has hidden variables such as `=C:`: the name is never empty.
+        let end = entry.char_indices().skip(1).find(|(_, c)| *c == '=').map_or(entry.len(), |(i, _)| i);
+        if guest.env_case_sensitive() { entry[..end].to_owned() } else { entry[..end].to_uppercase() }
+    };
+    let mut all: Vec<String> = Vec::new();
+    for entry in image.iter().chain(own) {
+        let name = name_of(entry);
+        let is_set = entry.char_indices().skip(1).any(|(_, c)| c == '=');
+        match all.iter().position(|e| name_of(e) == name) {
+            Some(i) if is_set => all[i].clone_from(entry),
+            Some(i) => {
+                all.remove(i);
+            }
+            None if is_set => all.push(entry.clone()),
+            None => {}
+        }
+    }
+    for (name, value) in guest.default_env() {
+        if name == "PATH" && !all.iter().any(|e| name_of(e) == name_of(&name)) {
+            all.push(format!("{name}={value}"));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environments_merge_by_name() {
+        let own = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let guest = placement::guest(Os::Linux).unwrap();
+        let merged = merge_env(&own(&["PATH=/bin", "A=1", "B=2"]), &own(&["A=3", "B", "C=4=5"]), guest);
+        assert_eq!(merged, ["PATH=/bin", "A=3", "C=4=5"]);
+        let merged = merge_env(&[], &own(&["X=1"]), guest);
+        assert_eq!(merged[0], "X=1");
+        assert!(merged[1].starts_with("PATH="));
+    }
+
+    #[test]
+    fn entrypoint_and_command() {
+        let guest = placement::guest(Os::Linux).unwrap();
+        let own = |l: &[&str]| Some(l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let mut image = ImageConfig::default();
+        image.config.entrypoint = own(&["/e"]);
+        image.config.cmd = own(&["c"]);
+        let mut check = |entrypoint, cmd, expected: &[&str]| {
+            let mut config = Config { entrypoint, cmd, ..Default::default() };
+            merge(&mut config, &image, guest);
+            let got: Vec<String> =
+                config.entrypoint.into_iter().flatten().chain(config.cmd.into_iter().flatten()).collect();
+            assert_eq!(got, expected);
+        };
+        check(None, None, &["/e", "c"]);
+        check(None, own(&["x"]), &["/e", "x"]);
+        check(own(&["/o"]), None, &["/o"]);
+        check(own(&[""]), own(&["x"]), &["x"]);
+    }
+}

@@ -1,0 +1,30 @@
+//! Containers: one file a verb, each step beside its undo.
+
+mod archive;
+mod attach;
+mod commit;
+mod create;
+mod exited;
+mod health;
+mod lifecycle;
+mod list;
+mod logs;
+mod names;
+mod remove;
+mod start;
+mod stats;
+mod update;
+mod wait;
+
+pub use archive::{Change, PathStat};
+pub use attach::AttachOptions;
+pub use commit::CommitOptions;
+pub use logs::{LogOptions, LogStream};
+pub use update::{LimitsUpdate, Update};
+pub use wait::{WaitCondition, WaitOutcome};
+
+pub(crate) use archive::stream;
+pub(crate) use attach::detach_keys;
+pub(crate) use health::watch_health;
+pub(crate) use lifecycle::sandbox_error;
+pub(crate) use start::guest_error;

@@ -1,0 +1,124 @@
+//! `rm` and `container prune`.
+
+use std::sync::Arc;
+
+use crate::db::Table;
+use crate::engine::{Engine, Entry, blocking};
+use crate::error::{EngineError, Result};
+use crate::filters::Filters;
+use crate::record::Status;
+
+impl Engine {
+    /// Removes a container; a running one only by `force`. `volumes`: its anonymous volumes go too.
+    pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<()> {
+        let entry = self.find(name)?;
+        let status = entry.status();
+        if status == Status::Removing {
+            return Err(EngineError::conflict(format!(
+                "removal of container {} is already in progress",
+                entry.id
+            )));
+        }
+        if !force {
+            let shown = entry.with(|r| r.name.clone());
+            match status {
+                Status::Paused => {
+                    return Err(EngineError::conflict(format!(
+                        "cannot remove container \"/{shown}\": container is paused and must be unpaused first"
+                    )));
+                }
+                Status::Running | Status::Restarting => {
+                    return Err(EngineError::conflict(format!(
+                        "cannot remove container \"/{shown}\": container is {}: stop the container before removing or force remove",
+                        status.as_str()
+                    )));
+                }
+                _ => {}
+            }
+        }
+        entry.stop_restarting(true);
+        entry.changed.send_modify(|_| {});
+        {
+            let _verb = entry.verb.lock().await;
+            // `--rm` may have been quicker: what the kill ends, this removal removes.
+            self.note(&entry, |r| r.spec.auto_remove = false);
+            self.kill_entry(&entry).await?;
+        }
+        self.remove_entry(&entry, volumes).await
+    }
+
+    /// Removes a container that does not run. Gone already: fine.
+    pub(crate) async fn remove_entry(&self, entry: &Arc<Entry>, volumes: bool) -> Result<()> {
+        let first = {
+            let mut first = false;
+            self.note(entry, |r| {
+                first = r.state.status != Status::Removing;
+                r.state.status = Status::Removing;
+            });
+            first
+        };
+        if !first {
+            return Ok(());
+        }
+        let record = entry.record();
+        let dir = self.dir(&entry.id);
+        let engine = self.clone();
+        let id = entry.id.clone();
+        let result = blocking(move || {
+            match std::fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(EngineError::internal(format!("removing {}: {e}", dir.display())));
+                }
+                _ => {}
+            }
+            engine.inner.db.delete(Table::Containers, &id.0)
+        })
+        .await;
+        if let Err(e) = result {
+            self.note(entry, |r| {
+                r.state.status = Status::Dead;
+                r.state.error.clone_from(&e.message);
+            });
+            return Err(e);
+        }
+        self.inner.execs.forget(&entry.id);
+        self.leave(entry);
+        self.inner.events.container(&record, "destroy", &[]);
+        entry.changed.send_modify(|p| p.removed = true);
+        if volumes {
+            for mount in record.mounts.iter().filter(|m| m.anonymous) {
+                // In use by another container: stays.
+                let _ = self.volume_remove(&mount.name, true).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all stopped containers that pass the filters; returns their IDs and the bytes they had.
+    pub async fn prune_containers(&self, filters: &Filters) -> Result<(Vec<String>, u64)> {
+        if let Some(unknown) = filters.unknown(&["until", "label", "label!"]) {
+            return Err(EngineError::invalid(format!("invalid filter '{unknown}'")));
+        }
+        let until = crate::time::until(filters)?;
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for entry in self.entries() {
+            let record = entry.record();
+            let idle = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
+            let labels = &record.spec.config.labels;
+            let unwanted = filters.has("label!") && filters.labels("label!", labels);
+            if !idle || unwanted || !filters.labels("label", labels) || until.is_some_and(|u| record.created >= u) {
+                continue;
+            }
+            let top = self.dir(&entry.id).join("top");
+            bytes += blocking(move || Ok(silo_image::disk_usage(&top).map_or(0, |u| u.0))).await?;
+            let _verb = entry.verb.lock().await;
+            if entry.status().is_running() {
+                continue;
+            }
+            self.remove_entry(&entry, false).await?;
+            removed.push(record.id.0);
+        }
+        self.inner.events.tell("container", "prune", "", [("reclaimed".to_owned(), bytes.to_string())].into());
+        Ok((removed, bytes))
+    }
+}

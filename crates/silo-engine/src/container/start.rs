@@ -1,0 +1,467 @@
+//! `start`: network → bundle → shim → program; each step beside its undo.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use silo_guest::{BundleRequest, MountKind, MountRequest, Namespaces, ProcessConfig};
+use silo_network::AdapterRecord;
+use silo_sandbox::{FailureKind, LogFile, Sandbox, SandboxError, ShimConfig};
+
+use crate::engine::{Engine, Entry, blocking, lock, log_path};
+use crate::error::{EngineError, Result};
+use crate::record::{ContainerRecord, Health, Status};
+use crate::spec::{MountSource, NetworkMode};
+use crate::{image, placement};
+use std::sync::Arc;
+
+/// A network that a start has made and its end takes away.
+pub(crate) struct Joined {
+    pub(crate) namespace: Option<OwnedFd>,
+    pub(crate) adapter: Option<AdapterRecord>,
+}
+
+/// The supervisor's own network namespace: the shim has entered it before it reads the bundle.
+const SUPERVISORS_NETWORK: &str = "/proc/self/ns/net";
+
+impl Engine {
+    /// Starts a container. Already running: `NotModified`.
+    pub async fn start(&self, name: &str, console_size: Option<(u16, u16)>) -> Result<()> {
+        let entry = self.find(name)?;
+        let _verb = entry.verb.lock().await;
+        match entry.status() {
+            Status::Running => return Err(EngineError::not_modified("container is already running")),
+            Status::Paused => {
+                return Err(EngineError::conflict("cannot start a paused container, try unpause instead"));
+            }
+            Status::Removing | Status::Dead => {
+                return Err(EngineError::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            Status::Created | Status::Exited | Status::Restarting => {}
+        }
+        if let Some(size) = console_size {
+            self.note(&entry, |r| r.spec.console_size = size);
+        }
+        self.note(&entry, |r| {
+            r.stopped_by_user = false;
+            r.restart_count = 0;
+        });
+        entry.stop_restarting(false);
+        self.start_entry(&entry).await
+    }
+
+    /// The steps; the caller holds the container's verb.
+    pub(crate) async fn start_entry(&self, entry: &Arc<Entry>) -> Result<()> {
+        let result = self.start_steps(entry).await;
+        if let Err(failure) = &result {
+            // Clients that wait for output see the end of their stream.
+            lock(&entry.early).clear();
+            *lock(&entry.sandbox) = None;
+            let code = failure_code(&failure.message);
+            self.note(entry, |r| {
+                r.state.status = if r.state.started_at.is_none() { Status::Created } else { Status::Exited };
+                r.state.error.clone_from(&failure.message);
+                r.state.exit_code = code;
+                r.state.pid = 0;
+                r.adapter = None;
+                r.published.clear();
+            });
+            entry.changed.send_modify(|p| {
+                p.ended += 1;
+                p.exit_code = code;
+                p.error = Some(failure.message.clone());
+            });
+            if entry.with(|r| r.spec.auto_remove) {
+                let _ = self.remove_entry(entry, true).await;
+            }
+        }
+        result
+    }
+
+    async fn start_steps(&self, entry: &Arc<Entry>) -> Result<()> {
+        let record = entry.record();
+        let dir = self.dir(&entry.id);
+        let shim = ShimConfig {
+            socket: self.socket(&entry.id),
+            terminal: record.spec.config.tty,
+            console_size: record.spec.console_size,
+            stdin: record.spec.config.open_stdin,
+            stdin_once: record.spec.config.stdin_once,
+            log: (record.spec.log.driver != "none").then(|| LogFile {
+                path: log_path(&dir),
+                max_size: record.spec.log.max_size,
+                max_files: record.spec.log.max_files,
+            }),
+        };
+        let engine = self.clone();
+        let for_bundle = record.clone();
+        let prepare = blocking(move || {
+            let joined = engine.join_network(&for_bundle)?;
+            match engine.write_bundle(&for_bundle, &joined) {
+                Ok(()) => Ok(joined),
+                Err(e) => {
+                    engine.leave_network(joined.adapter.as_ref());
+                    Err(e)
+                }
+            }
+        });
+        // The shim starts up while network and bundle are made.
+        let (joined, spawned) =
+            tokio::join!(prepare, Sandbox::spawn(&self.inner.config.executable, &dir, &shim));
+        let joined = joined?;
+        let adapter = joined.adapter.clone();
+        let undo = |engine: &Engine| engine.leave_network(adapter.as_ref());
+        let (sandbox, events) = match spawned {
+            Ok(s) => s,
+            Err(e) => {
+                undo(self);
+                return Err(EngineError::internal(format!("starting the shim: {e}")));
+            }
+        };
+        let published = match self.publish(&record, joined.adapter.as_ref()).await {
+            Ok(p) => p,
+            Err(e) => {
+                undo(self);
+                return Err(e);
+            }
+        };
+        let early = std::mem::take(&mut *lock(&entry.early));
+        for (attach, client) in early {
+            if let Err(e) = sandbox.attach(attach, client).await {
+                tracing::warn!("container {}: attaching a client: {e}", entry.id);
+            }
+        }
+        let pid = match sandbox.start(joined.namespace).await {
+            Ok(pid) => pid,
+            Err(e) => {
+                self.unpublish(&record.id).await;
+                undo(self);
+                return Err(start_error(e));
+            }
+        };
+        *lock(&entry.sandbox) = Some(sandbox);
+        let checked = health_wanted(&record);
+        self.note(entry, |r| {
+            r.state.status = Status::Running;
+            r.state.pid = pid;
+            r.state.exit_code = 0;
+            r.state.error.clear();
+            r.state.oom_killed = false;
+            r.state.started_at = Some(Timestamp::now());
+            r.adapter = joined.adapter;
+            r.published = published;
+            r.health = checked.then(|| Health { status: "starting".into(), ..Default::default() });
+        });
+        entry.changed.send_modify(|p| p.error = None);
+        let record = entry.record();
+        self.inner.events.container(&record, "start", &[]);
+        self.supervise(entry, events);
+        Ok(())
+    }
+
+    /// Makes the network namespace and adapter that the container asks for.
+    fn join_network(&self, record: &ContainerRecord) -> Result<Joined> {
+        let network = &self.inner.network;
+        let failed = |e: silo_network::NetworkError| EngineError::internal(format!("network: {e}"));
+        let none = Joined { namespace: None, adapter: None };
+        Ok(match &record.spec.network {
+            NetworkMode::Host => none,
+            NetworkMode::None => {
+                Joined { namespace: Some(network.create_empty_namespace().map_err(failed)?), adapter: None }
+            }
+            NetworkMode::Container(other) => {
+                let other = self.find(other)?;
+                let (pid, running) = other.with(|r| (r.state.pid, r.state.status.is_running()));
+                if !running {
+                    return Err(EngineError::conflict(format!(
+                        "cannot join network of a non running container: {}",
+                        other.id
+                    )));
+                }
+                let path = format!("/proc/{pid}/ns/net");
+                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+                let fd = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())
+                    .map_err(|e| EngineError::internal(format!("{path}: {e}")))?;
+                Joined { namespace: Some(fd), adapter: None }
+            }
+            NetworkMode::Bridge => {
+                let form = placement::facts(record.isolation).adapter;
+                let attached = network.attach(&record.id.0, form, &self.attach_options(record)?).map_err(|e| {
+                    if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
+                })?;
+                Joined { namespace: Some(attached.namespace), adapter: Some(attached.adapter) }
+            }
+        })
+    }
+
+    fn attach_options(&self, record: &ContainerRecord) -> Result<silo_network::AttachOptions> {
+        let ipv4 = match record.spec.endpoint.ipv4.as_str() {
+            "" => None,
+            text => {
+                Some(text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))?)
+            }
+        };
+        Ok(silo_network::AttachOptions { mac: Some(record.spec.endpoint.mac.clone()).filter(|m| !m.is_empty()), ipv4 })
+    }
+
+    /// Gives the adapter back; its namespace goes with the last process in it.
+    pub(crate) fn leave_network(&self, adapter: Option<&AdapterRecord>) {
+        if let Some(adapter) = adapter
+            && let Err(e) = self.inner.network.detach(adapter)
+        {
+            tracing::warn!("network: {e}");
+        }
+    }
+
+    async fn publish(
+        &self,
+        record: &ContainerRecord,
+        adapter: Option<&AdapterRecord>,
+    ) -> Result<Vec<silo_network::PublishedPort>> {
+        let requests = crate::ports::requests(&record.spec);
+        let (Some(adapter), false) = (adapter.cloned(), requests.is_empty()) else { return Ok(Vec::new()) };
+        let (engine, id) = (self.clone(), record.id.clone());
+        blocking(move || {
+            engine.inner.network.publish(&id.0, &adapter, &requests).map_err(|e| {
+                EngineError::internal(format!("failed to set up container networking: {e}"))
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn unpublish(&self, id: &crate::record::ContainerId) {
+        let (engine, id) = (self.clone(), id.clone());
+        let _ = blocking(move || {
+            if let Err(e) = engine.inner.network.unpublish(&id.0) {
+                tracing::warn!("network: {e}");
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Writes `config.json`, `rootfs.json` and the generated files of `/etc`.
+    pub(crate) fn write_bundle(&self, record: &ContainerRecord, joined: &Joined) -> Result<()> {
+        let dir = self.dir(&record.id);
+        let guest = placement::guest(record.os)?;
+        let spec = &record.spec;
+        let write = |name: &str, bytes: &[u8], mode: u32| -> Result<()> {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes)
+                .and_then(|()| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)))
+                .map_err(|e| EngineError::internal(format!("writing {}: {e}", path.display())))
+        };
+        let network_files = self.network_files(record, joined);
+        for (name, text) in &network_files {
+            write(name, text.as_bytes(), 0o644)?;
+        }
+        let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
+        let mounts = self.mounts_of(record)?;
+        let process = ProcessConfig {
+            args: spec.config.entrypoint.iter().flatten().chain(spec.config.cmd.iter().flatten()).cloned().collect(),
+            args_escaped: spec.config.args_escaped,
+            env: spec.config.env.clone(),
+            working_dir: spec.config.working_dir.clone(),
+            user: spec.config.user.clone(),
+            additional_groups: spec.additional_groups.clone(),
+            terminal: spec.config.tty,
+            console_size: spec.console_size,
+            privileged: false,
+        };
+        let request = BundleRequest {
+            container_id: &record.id.0,
+            process: &process,
+            init: spec.init,
+            hostname: &spec.config.hostname,
+            domainname: &spec.config.domainname,
+            layers: &layers,
+            top: &dir.join("top"),
+            dir: &dir,
+            cache: &self.inner.config.root,
+            mounts: &mounts,
+            limits: &spec.limits,
+            security: &spec.security,
+            namespaces: &self.namespaces(record)?,
+            cgroup: &self.cgroup(&record.id),
+            id_range: record.id_range,
+            identity: placement::facts(record.isolation).identity,
+            annotations: &spec.annotations,
+        };
+        let bundle = guest.bundle(&request).map_err(guest_error)?;
+        let json = |value: serde_json::Result<Vec<u8>>| {
+            value.map_err(|e| EngineError::internal(format!("writing the bundle: {e}")))
+        };
+        write("config.json", &json(serde_json::to_vec(&bundle.spec))?, 0o600)?;
+        write("rootfs.json", &json(serde_json::to_vec(&bundle.rootfs))?, 0o600)?;
+        self.copy_up(record, &layers, guest)
+    }
+
+    fn namespaces(&self, record: &ContainerRecord) -> Result<Namespaces> {
+        let spec = &record.spec;
+        let of_container = |mode: &str, kind: &str| -> Result<Option<PathBuf>> {
+            let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
+            let other = self.find(other)?;
+            let (pid, running) = other.with(|r| (r.state.pid, r.state.status.is_running()));
+            if !running {
+                return Err(EngineError::conflict(format!(
+                    "cannot join {kind} namespace of a non running container: {}",
+                    other.id
+                )));
+            }
+            Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))))
+        };
+        Ok(Namespaces {
+            network: Some(PathBuf::from(SUPERVISORS_NETWORK)),
+            host_network: spec.network == NetworkMode::Host,
+            host_pid: spec.pid_mode == "host",
+            pid: of_container(&spec.pid_mode, "pid")?,
+            host_ipc: spec.ipc_mode == "host",
+            ipc: of_container(&spec.ipc_mode, "ipc")?,
+            host_uts: spec.uts_mode == "host",
+            // As dockerd: private on v2, the host's on v1 unless asked for.
+            host_cgroup: spec.cgroupns_mode == "host"
+                || (spec.cgroupns_mode.is_empty() && silo_sandbox::cgroup_version() == 1),
+        })
+    }
+
+    fn mounts_of(&self, record: &ContainerRecord) -> Result<Vec<MountRequest>> {
+        let mut list = Vec::new();
+        for mount in &record.spec.mounts {
+            let kind = match &mount.kind {
+                MountSource::Bind { source, .. } => {
+                    if !std::path::Path::new(source).exists() {
+                        return Err(EngineError::invalid(format!(
+                            "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+                        )));
+                    }
+                    MountKind::Bind { source: source.into() }
+                }
+                MountSource::Volume { name, .. } => {
+                    MountKind::Bind { source: self.volume(name)?.mountpoint.into() }
+                }
+                MountSource::Tmpfs { options } => MountKind::Tmpfs { options: options.clone() },
+            };
+            list.push(MountRequest {
+                kind,
+                target: mount.target.clone(),
+                read_only: mount.read_only,
+                propagation: mount.propagation.clone(),
+                non_recursive: mount.non_recursive,
+            });
+        }
+        Ok(list)
+    }
+
+    fn network_files(&self, record: &ContainerRecord, joined: &Joined) -> Vec<(&'static str, String)> {
+        let spec = &record.spec;
+        if let NetworkMode::Container(other) = &spec.network {
+            // The other's files, as dockerd shares them.
+            let Ok(other) = self.find(other) else { return Vec::new() };
+            let dir = self.dir(&other.id);
+            return ["hosts", "resolv.conf", "hostname"]
+                .into_iter()
+                .filter_map(|f| Some((f, std::fs::read_to_string(dir.join(f)).ok()?)))
+                .collect();
+        }
+        let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let gateway = joined.adapter.as_ref().map(|a| a.gateway.to_string());
+        let extra: Vec<(String, String)> = spec
+            .extra_hosts
+            .iter()
+            .filter_map(|e| e.split_once(':').or_else(|| e.split_once('=')))
+            .map(|(name, ip)| {
+                let ip = if ip == "host-gateway" { gateway.clone().unwrap_or_default() } else { ip.to_owned() };
+                (name.to_owned(), ip)
+            })
+            .collect();
+        if spec.network == NetworkMode::Host {
+            let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+            for (name, ip) in extra {
+                hosts.push_str(&format!("{ip}\t{name}\n"));
+            }
+            return vec![("hosts", hosts), ("resolv.conf", host_resolv), ("hostname", format!("{}\n", spec.config.hostname))];
+        }
+        let ip = joined.adapter.as_ref().map(|a| a.ipv4.to_string());
+        vec![
+            (
+                "hosts",
+                silo_network::hosts_file(&spec.config.hostname, &spec.config.domainname, ip.as_deref(), &extra),
+            ),
+            (
+                "resolv.conf",
+                silo_network::resolv_conf(&host_resolv, &spec.dns, &spec.dns_search, &spec.dns_options),
+            ),
+            ("hostname", format!("{}\n", spec.config.hostname)),
+        ]
+    }
+
+    /// An empty volume gets what the image has at its place.
+    fn copy_up(
+        &self,
+        record: &ContainerRecord,
+        layers: &[PathBuf],
+        guest: &dyn silo_guest::Guest,
+    ) -> Result<()> {
+        for mount in &record.spec.mounts {
+            let MountSource::Volume { name, copy_up: true, .. } = &mount.kind else { continue };
+            let volume = PathBuf::from(self.volume(name)?.mountpoint);
+            let empty = std::fs::read_dir(&volume).is_ok_and(|mut d| d.next().is_none());
+            if !empty {
+                continue;
+            }
+            let at = guest.path_in_root(&mount.target, "").map_err(guest_error)?;
+            let visible = guest.changes().1;
+            let Ok(inside) = at.0.strip_prefix(visible) else { continue };
+            silo_image::copy_up(layers, guest.layer_files(), inside, &volume)
+                .map_err(|e| EngineError::internal(format!("copying the image's {} into volume {name}: {e}", mount.target)))?;
+        }
+        Ok(())
+    }
+}
+
+fn health_wanted(record: &ContainerRecord) -> bool {
+    record
+        .spec
+        .config
+        .healthcheck
+        .as_ref()
+        .is_some_and(|h| h.test.first().is_some_and(|t| t != "NONE"))
+}
+
+/// A guest's refusal, in the engine's classes.
+pub(crate) fn guest_error(error: silo_guest::GuestError) -> EngineError {
+    match error {
+        silo_guest::GuestError::Invalid(text) => EngineError::invalid(text),
+        silo_guest::GuestError::NotFound(text) => EngineError::invalid(text),
+        other => EngineError::internal(other.to_string()),
+    }
+}
+
+/// In the words that the docker client knows its exit codes 126 and 127 by; the program's fault is the request's.
+fn start_error(error: SandboxError) -> EngineError {
+    let text = format!("failed to create task for container: unable to start container process: {error}");
+    match error {
+        SandboxError::Failed(f)
+            if matches!(
+                f.kind,
+                FailureKind::ProgramNotFound | FailureKind::ProgramNotExecutable | FailureKind::Invalid
+            ) =>
+        {
+            EngineError::invalid(text)
+        }
+        _ => EngineError::internal(text),
+    }
+}
+
+/// dockerd's exit code of a container whose program could not be started.
+fn failure_code(message: &str) -> u32 {
+    if message.contains("executable file not found") || message.contains("no such file or directory") {
+        127
+    } else if message.contains("permission denied") || message.contains("exec format error") {
+        126
+    } else {
+        128
+    }
+}

@@ -1,0 +1,344 @@
+//! The engine's handle, what it holds, and how containers are found in it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use rand::Rng;
+use silo_image::ImageStore;
+use silo_network::Network;
+use silo_sandbox::{Attach, Isolation, Sandbox};
+use tokio::sync::watch;
+
+use crate::db::{Db, Table};
+use crate::error::{EngineError, Result};
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::record::{ContainerId, ContainerRecord, Status};
+use crate::volume::Volumes;
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Everything that lasts (`/var/lib/silo`).
+    pub root: PathBuf,
+    /// Sockets (`/run/silo`).
+    pub run: PathBuf,
+    /// Program that is started as `… shim DIR`; normally this one.
+    pub executable: PathBuf,
+    /// Name of the default bridge.
+    pub bridge: String,
+    /// Subnet of the default bridge, `address/prefix` of its gateway; `None`: a free one.
+    pub subnet: Option<String>,
+    /// Isolation of containers that ask for none.
+    pub isolation: Isolation,
+}
+
+/// Everything that exists. A handle: cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) id: String,
+    pub(crate) db: Db,
+    pub(crate) images: ImageStore,
+    pub(crate) network: Network,
+    pub(crate) events: Events,
+    pub(crate) volumes: Volumes,
+    pub(crate) execs: Execs,
+    registry: RwLock<Registry>,
+}
+
+#[derive(Default)]
+struct Registry {
+    by_id: HashMap<ContainerId, Arc<Entry>>,
+    by_name: HashMap<String, ContainerId>,
+}
+
+/// One container in memory.
+pub(crate) struct Entry {
+    pub(crate) id: ContainerId,
+    record: Mutex<ContainerRecord>,
+    /// One verb that changes the life of the container at a time.
+    pub(crate) verb: tokio::sync::Mutex<()>,
+    /// Its shim while there is one.
+    pub(crate) sandbox: Mutex<Option<Sandbox>>,
+    /// Clients that came before the start.
+    pub(crate) early: Mutex<Vec<(Attach, std::os::fd::OwnedFd)>>,
+    /// Told at each change; counts ended runs.
+    pub(crate) changed: watch::Sender<Progress>,
+    /// A stop, kill or removal wants no restart by policy.
+    pub(crate) no_restart: AtomicBool,
+}
+
+/// What waiters look at.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// Runs that have ended.
+    pub(crate) ended: u64,
+    /// The container is gone.
+    pub(crate) removed: bool,
+    /// Exit code of the last run.
+    pub(crate) exit_code: u32,
+    /// Why the last run failed to start, if it did.
+    pub(crate) error: Option<String>,
+}
+
+/// Locks a mutex of plain data.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Runs blocking work (files, mounts) off the event loop.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| EngineError::internal(format!("a task panicked: {e}")))?
+}
+
+/// 64 random hex digits.
+pub(crate) fn random_id() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Entry {
+    pub(crate) fn new(record: ContainerRecord) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            verb: tokio::sync::Mutex::new(()),
+            sandbox: Mutex::new(None),
+            early: Mutex::new(Vec::new()),
+            changed: watch::channel(Progress::default()).0,
+            no_restart: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn record(&self) -> ContainerRecord {
+        lock(&self.record).clone()
+    }
+
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
+        look(&lock(&self.record))
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.with(|r| r.state.status)
+    }
+
+    pub(crate) fn sandbox(&self) -> Option<Sandbox> {
+        lock(&self.sandbox).clone()
+    }
+
+    /// The shim of a running container, or dockerd's 409.
+    pub(crate) fn running(&self) -> Result<Sandbox> {
+        match self.sandbox() {
+            Some(sandbox) if self.status().is_running() => Ok(sandbox),
+            _ => Err(EngineError::conflict(format!("container {} is not running", self.id))),
+        }
+    }
+
+    pub(crate) fn stop_restarting(&self, stop: bool) {
+        self.no_restart.store(stop, Ordering::SeqCst);
+    }
+}
+
+impl Engine {
+    /// Assembles an engine over opened parts; recovery is `recover.rs`.
+    pub(crate) fn assemble(
+        config: EngineConfig,
+        id: String,
+        db: Db,
+        images: ImageStore,
+        network: Network,
+        volumes: Volumes,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                id,
+                db,
+                images,
+                network,
+                events: Events::new(),
+                volumes,
+                execs: Execs::default(),
+                registry: RwLock::default(),
+            }),
+        }
+    }
+
+    fn registry(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
+        self.inner.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn registry_mut(&self) -> std::sync::RwLockWriteGuard<'_, Registry> {
+        self.inner.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The store of images, for reading.
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
+    }
+
+    /// The networks, for inspection.
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// The set-up.
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+
+    /// Directory of a container.
+    pub(crate) fn dir(&self, id: &ContainerId) -> PathBuf {
+        self.inner.config.root.join("containers").join(&id.0)
+    }
+
+    /// Socket of a container's shim. Half of the ID: a unix socket's path has 107 bytes.
+    pub(crate) fn socket(&self, id: &ContainerId) -> PathBuf {
+        self.inner.config.run.join("s").join(&id.0[..32])
+    }
+
+    /// A container's cgroup.
+    pub(crate) fn cgroup(&self, id: &ContainerId) -> String {
+        format!("/silo/{id}")
+    }
+
+    /// All containers, in no order.
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.registry().by_id.values().cloned().collect()
+    }
+
+    /// By full ID, name, or unique prefix of the ID, in dockerd's words when there is none.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Entry>> {
+        let registry = self.registry();
+        if name.is_empty() {
+            return Err(EngineError::invalid("no container name or ID was given"));
+        }
+        if let Some(entry) = registry.by_id.get(&ContainerId(name.to_owned())) {
+            return Ok(entry.clone());
+        }
+        if let Some(entry) =
+            registry.by_name.get(name.strip_prefix('/').unwrap_or(name)).and_then(|id| registry.by_id.get(id))
+        {
+            return Ok(entry.clone());
+        }
+        let hex = name.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut found = registry.by_id.values().filter(|e| hex && e.id.0.starts_with(name));
+        match (found.next(), found.next()) {
+            (Some(entry), None) => Ok(entry.clone()),
+            (Some(_), Some(_)) => Err(EngineError::invalid(format!(
+                "multiple IDs found with provided prefix: {name}"
+            ))),
+            (None, _) => Err(EngineError::not_found(format!("No such container: {name}"))),
+        }
+    }
+
+    /// Enters a new container under its name, or dockerd's conflict.
+    pub(crate) fn enter(&self, record: &ContainerRecord) -> Result<Arc<Entry>> {
+        let mut registry = self.registry_mut();
+        if let Some(holder) = registry.by_name.get(&record.name) {
+            return Err(name_taken(&record.name, holder));
+        }
+        let entry = Entry::new(record.clone());
+        registry.by_name.insert(record.name.clone(), record.id.clone());
+        registry.by_id.insert(record.id.clone(), entry.clone());
+        Ok(entry)
+    }
+
+    pub(crate) fn is_name_free(&self, name: &str) -> bool {
+        !self.registry().by_name.contains_key(name)
+    }
+
+    /// Gives a container another name, in memory and in the database.
+    pub(crate) fn change_name(&self, entry: &Entry, name: &str) -> Result<String> {
+        let mut registry = self.registry_mut();
+        if let Some(holder) = registry.by_name.get(name) {
+            return Err(name_taken(name, holder));
+        }
+        let old = entry.with(|r| r.name.clone());
+        registry.by_name.insert(name.to_owned(), entry.id.clone());
+        registry.by_name.remove(&old);
+        drop(registry);
+        self.change(entry, |r| r.name = name.to_owned())?;
+        Ok(old)
+    }
+
+    /// Takes a container out.
+    pub(crate) fn leave(&self, entry: &Entry) {
+        let mut registry = self.registry_mut();
+        let name = entry.with(|r| r.name.clone());
+        if registry.by_name.get(&name) == Some(&entry.id) {
+            registry.by_name.remove(&name);
+        }
+        registry.by_id.remove(&entry.id);
+    }
+
+    /// Changes a record: in the database first, then in memory.
+    pub(crate) fn change<T>(&self, entry: &Entry, change: impl FnOnce(&mut ContainerRecord) -> T) -> Result<T> {
+        let mut guard = lock(&entry.record);
+        let mut record = guard.clone();
+        let result = change(&mut record);
+        self.inner.db.put(Table::Containers, &entry.id.0, &record)?;
+        *guard = record;
+        Ok(result)
+    }
+
+    /// As [`Engine::change`] where nothing can be done about a database that fails: the state in memory is the true one.
+    pub(crate) fn note<T>(&self, entry: &Entry, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
+        let mut guard = lock(&entry.record);
+        let result = change(&mut guard);
+        if let Err(e) = self.inner.db.put(Table::Containers, &entry.id.0, &*guard) {
+            tracing::error!("container {}: {e}", entry.id);
+        }
+        result
+    }
+
+    /// A record that is shown, not changed.
+    pub fn container(&self, name: &str) -> Result<ContainerRecord> {
+        Ok(self.find(name)?.record())
+    }
+
+    /// Where a container's files lie on the host.
+    pub fn paths(&self, id: &ContainerId) -> ContainerPaths {
+        let dir = self.dir(id);
+        ContainerPaths {
+            log: log_path(&dir),
+            hosts: dir.join("hosts"),
+            hostname: dir.join("hostname"),
+            resolv_conf: dir.join("resolv.conf"),
+            dir,
+        }
+    }
+}
+
+/// Files of a container on the host.
+#[derive(Debug, Clone)]
+pub struct ContainerPaths {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// json-file log.
+    pub log: PathBuf,
+    /// `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// `/etc/hostname`.
+    pub hostname: PathBuf,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+pub(crate) fn log_path(dir: &Path) -> PathBuf {
+    dir.join("container.log")
+}
+
+fn name_taken(name: &str, holder: &ContainerId) -> EngineError {
+    EngineError::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
+         You have to remove (or rename) that container to be able to reuse that name."
+    ))
+}

@@ -1,0 +1,319 @@
+//! Execs: further processes in a running container.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use oci_spec::runtime::Spec;
+use silo_guest::ProcessConfig;
+use silo_sandbox::{Attach, ExecRequest, FailureKind, Sandbox, SandboxError};
+use tokio::sync::oneshot;
+
+use crate::container::{detach_keys, sandbox_error};
+use crate::engine::{Engine, Entry, blocking, lock, random_id};
+use crate::error::{EngineError, Result};
+use crate::placement;
+use crate::record::{ContainerId, ExecRecord, ExecSpec, Status};
+use std::sync::Arc;
+
+/// How long an ended exec can still be inspected.
+const KEPT: Duration = Duration::from_secs(300);
+
+/// All execs.
+#[derive(Debug, Default)]
+pub(crate) struct Execs {
+    list: Mutex<HashMap<String, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    record: ExecRecord,
+    ended: Option<Instant>,
+    waiter: Option<oneshot::Sender<(u32, String)>>,
+}
+
+impl Execs {
+    fn enter(&self, record: ExecRecord) {
+        let mut list = lock(&self.list);
+        list.retain(|_, h| h.ended.is_none_or(|e| e.elapsed() < KEPT));
+        list.insert(record.id.clone(), Held { record, ended: None, waiter: None });
+    }
+
+    fn get(&self, id: &str) -> Result<ExecRecord> {
+        let list = lock(&self.list);
+        let found = match list.get(id) {
+            Some(held) => Some(held),
+            None if id.len() >= 12 => {
+                let mut found = list.iter().filter(|(k, _)| k.starts_with(id)).map(|(_, h)| h);
+                found.next().filter(|_| found.next().is_none())
+            }
+            None => None,
+        };
+        found
+            .map(|h| h.record.clone())
+            .ok_or_else(|| EngineError::not_found(format!("No such exec instance: {id}")))
+    }
+
+    fn change(&self, id: &str, change: impl FnOnce(&mut Held)) {
+        if let Some(held) = lock(&self.list).get_mut(id) {
+            change(held);
+        }
+    }
+
+    fn end(&self, id: &str, code: u32, output: String) -> Option<ExecRecord> {
+        let mut list = lock(&self.list);
+        let held = list.get_mut(id)?;
+        held.record.running = false;
+        held.record.exit_code = Some(code);
+        held.ended = Some(Instant::now());
+        if let Some(waiter) = held.waiter.take() {
+            let _ = waiter.send((code, output));
+        }
+        Some(held.record.clone())
+    }
+
+    /// Everything that still ran in a container has ended with it.
+    pub(crate) fn container_ended(&self, container: &ContainerId, code: u32) {
+        let running: Vec<String> = lock(&self.list)
+            .values()
+            .filter(|h| h.record.container == *container && h.record.running)
+            .map(|h| h.record.id.clone())
+            .collect();
+        for id in running {
+            self.end(&id, if code == 0 { 137 } else { code }, String::new());
+        }
+    }
+
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        lock(&self.list).retain(|_, h| h.record.container != *container);
+    }
+
+    fn of(&self, container: &ContainerId) -> Vec<String> {
+        let mut ids: Vec<String> = lock(&self.list)
+            .values()
+            .filter(|h| h.record.container == *container && h.record.exit_code.is_none())
+            .map(|h| h.record.id.clone())
+            .collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl Engine {
+    /// Prepares an exec; returns its ID.
+    pub async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<String> {
+        let entry = self.find(name)?;
+        if spec.cmd.is_empty() {
+            return Err(EngineError::invalid("No exec command specified"));
+        }
+        detach_keys(&spec.detach_keys)?;
+        self.exec_allowed(&entry)?;
+        let record = ExecRecord {
+            id: random_id(),
+            container: entry.id.clone(),
+            spec,
+            running: false,
+            exit_code: None,
+            pid: 0,
+        };
+        let id = record.id.clone();
+        let command = format!("exec_create: {}", record.spec.cmd.join(" "));
+        self.inner.execs.enter(record);
+        self.inner.events.container(&entry.record(), &command, &[("execID", id.clone())]);
+        Ok(id)
+    }
+
+    fn exec_allowed(&self, entry: &Entry) -> Result<Sandbox> {
+        match entry.status() {
+            Status::Paused => Err(EngineError::conflict(format!(
+                "container {} is paused, unpause the container before exec",
+                entry.id
+            ))),
+            Status::Restarting => Err(EngineError::conflict(format!(
+                "container {} is restarting, wait until the container is running",
+                entry.id
+            ))),
+            _ => entry.running(),
+        }
+    }
+
+    /// An exec as it stands.
+    pub fn exec_inspect(&self, exec: &str) -> Result<ExecRecord> {
+        self.inner.execs.get(exec)
+    }
+
+    /// IDs of a container's execs that have not ended.
+    pub fn exec_ids(&self, id: &ContainerId) -> Vec<String> {
+        self.inner.execs.of(id)
+    }
+
+    /// Whether an exec may be started now.
+    pub fn exec_check(&self, exec: &str) -> Result<()> {
+        let record = self.inner.execs.get(exec)?;
+        if record.running || record.exit_code.is_some() {
+            return Err(EngineError::conflict(format!("exec command {exec} has already run")));
+        }
+        let entry = self.find(&record.container.0)?;
+        self.exec_allowed(&entry).map(|_| ())
+    }
+
+    /// Runs an exec. `io`: the client's connection, which the shim keeps; `None`: detached.
+    pub async fn exec_start(
+        &self,
+        exec: &str,
+        console_size: (u16, u16),
+        io: Option<OwnedFd>,
+        read_ahead: Bytes,
+    ) -> Result<()> {
+        self.exec_check(exec)?;
+        let record = self.inner.execs.get(exec)?;
+        let entry = self.find(&record.container.0)?;
+        let sandbox = self.exec_allowed(&entry)?;
+        let spec = &record.spec;
+        if let Some(io) = io {
+            let attach = Attach {
+                exec: Some(record.id.clone()),
+                stdin: spec.attach_stdin,
+                stdout: spec.attach_stdout || spec.tty,
+                stderr: spec.attach_stderr && !spec.tty,
+                framed: !spec.tty,
+                detach_keys: if spec.tty { detach_keys(&spec.detach_keys)? } else { Vec::new() },
+                read_ahead: read_ahead.to_vec(),
+                preamble: Vec::new(),
+            };
+            sandbox.attach(attach, io).await.map_err(sandbox_error)?;
+        }
+        let size = if console_size == (0, 0) { spec.console_size } else { console_size };
+        self.run_exec(&entry, &sandbox, &record, size, 0, None).await
+    }
+
+    async fn run_exec(
+        &self,
+        entry: &Arc<Entry>,
+        sandbox: &Sandbox,
+        record: &ExecRecord,
+        size: (u16, u16),
+        capture: u32,
+        waiter: Option<oneshot::Sender<(u32, String)>>,
+    ) -> Result<()> {
+        let process = self.exec_process(entry, &record.spec, size).await?;
+        self.inner.execs.change(&record.id, |h| {
+            h.record.running = true;
+            h.waiter = waiter;
+        });
+        let request = ExecRequest {
+            exec: record.id.clone(),
+            process,
+            stdin: record.spec.attach_stdin,
+            size,
+            capture,
+        };
+        let of_container = entry.record();
+        let told = |action: &str, more: &[(&str, String)]| {
+            let mut all = vec![("execID", record.id.clone())];
+            all.extend_from_slice(more);
+            self.inner.events.container(&of_container, action, &all);
+        };
+        told(&format!("exec_start: {}", record.spec.cmd.join(" ")), &[]);
+        match sandbox.exec(request).await {
+            Ok(pid) => {
+                self.inner.execs.change(&record.id, |h| h.record.pid = pid);
+                Ok(())
+            }
+            Err(e) => {
+                let code = match &e {
+                    SandboxError::Failed(f) if f.kind == FailureKind::ProgramNotFound => 127,
+                    _ => 126,
+                };
+                self.inner.execs.end(&record.id, code, String::new());
+                told("exec_die", &[("exitCode", code.to_string())]);
+                let text = format!("OCI runtime exec failed: exec failed: unable to start container process: {e}");
+                Err(match sandbox_error(e) {
+                    e if e.kind == crate::error::Kind::Invalid => EngineError::invalid(text),
+                    e => e,
+                })
+            }
+        }
+    }
+
+    async fn exec_process(
+        &self,
+        entry: &Arc<Entry>,
+        spec: &ExecSpec,
+        size: (u16, u16),
+    ) -> Result<oci_spec::runtime::Process> {
+        let (os, pid) = entry.with(|r| (r.os, r.state.pid));
+        let config = ProcessConfig {
+            args: spec.cmd.clone(),
+            args_escaped: false,
+            env: spec.env.clone(),
+            working_dir: spec.working_dir.clone(),
+            user: spec.user.clone(),
+            additional_groups: Vec::new(),
+            terminal: spec.tty,
+            console_size: size,
+            privileged: spec.privileged,
+        };
+        let path = self.dir(&entry.id).join("config.json");
+        blocking(move || {
+            let text = std::fs::read(&path)
+                .map_err(|e| EngineError::internal(format!("reading {}: {e}", path.display())))?;
+            let bundle: Spec = serde_json::from_slice(&text)
+                .map_err(|e| EngineError::internal(format!("{}: {e}", path.display())))?;
+            let root = PathBuf::from(format!("/proc/{pid}/root"));
+            placement::guest(os)?.process(&bundle, &root, &config).map_err(crate::container::guest_error)
+        })
+        .await
+    }
+
+    /// A shim tells that an exec has ended.
+    pub(crate) fn exec_ended(&self, entry: &Arc<Entry>, exec: &str, code: u32, output: String) {
+        if let Some(record) = self.inner.execs.end(exec, code, output) {
+            self.inner.events.container(
+                &entry.record(),
+                "exec_die",
+                &[("execID", record.id), ("exitCode", code.to_string())],
+            );
+        }
+    }
+
+    /// Sets the size of an exec's terminal.
+    pub async fn exec_resize(&self, exec: &str, rows: u16, cols: u16) -> Result<()> {
+        let record = self.inner.execs.get(exec)?;
+        let entry = self.find(&record.container.0)?;
+        entry.running()?.resize(Some(&record.id), rows, cols).await.map_err(sandbox_error)
+    }
+
+    /// Runs a command and collects its output (health probes); `None`: it did not end in time and was killed.
+    pub(crate) async fn probe(
+        &self,
+        entry: &Arc<Entry>,
+        cmd: Vec<String>,
+        limit: Duration,
+    ) -> Result<Option<(u32, String)>> {
+        let sandbox = self.exec_allowed(entry)?;
+        let spec = ExecSpec { cmd, attach_stdout: true, attach_stderr: true, ..Default::default() };
+        let record = ExecRecord {
+            id: random_id(),
+            container: entry.id.clone(),
+            spec,
+            running: false,
+            exit_code: None,
+            pid: 0,
+        };
+        self.inner.execs.enter(record.clone());
+        let (sender, receiver) = oneshot::channel();
+        self.run_exec(entry, &sandbox, &record, (0, 0), 4096, Some(sender)).await?;
+        match tokio::time::timeout(limit, receiver).await {
+            Ok(Ok(result)) => Ok(Some(result)),
+            Ok(Err(_)) => Err(EngineError::conflict("the container has ended")),
+            Err(_) => {
+                let _ = sandbox.signal(Some(&record.id), 9).await;
+                Ok(None)
+            }
+        }
+    }
+}

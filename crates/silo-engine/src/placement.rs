@@ -1,0 +1,29 @@
+//! The one file that names both axes: what each isolation gives, as data for image, network and guest.
+
+use silo_guest::{Guest, Identity, Os};
+use silo_network::AdapterForm;
+use silo_sandbox::Isolation;
+
+use crate::error::{EngineError, Result};
+
+/// What a sandbox of an isolation gives its containers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// How a container's end of its network is made.
+    pub(crate) adapter: AdapterForm,
+    /// Whose machine identity it shows.
+    pub(crate) identity: Identity,
+}
+
+/// The facts of an isolation.
+pub(crate) fn facts(isolation: Isolation) -> Facts {
+    match isolation {
+        Isolation::Process => Facts { adapter: AdapterForm::Veth, identity: Identity::Hosts },
+    }
+}
+
+/// The guest of an image's OS.
+pub(crate) fn guest(os: Os) -> Result<&'static dyn Guest> {
+    silo_guest::of(os)
+        .ok_or_else(|| EngineError::invalid(format!("this build of silo has no guest for {} images", os.as_str())))
+}

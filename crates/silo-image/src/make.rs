@@ -1,0 +1,155 @@
+//! New images: `import` (one layer from a tar) and `commit` (a container's changes).
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::changes;
+use crate::config::ContainerConfig;
+use crate::digest::Digest;
+use crate::error::{ImageError, Result, io};
+use crate::reference::Reference;
+use crate::store::ImageStore;
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// OS of the image.
+    pub os: String,
+    /// Architecture; empty: this machine's.
+    pub architecture: String,
+    /// Commit message.
+    pub message: String,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// `name[:tag]`.
+    pub reference: Option<String>,
+    /// Where the tar came from, for the history.
+    pub source: String,
+    /// Shell of the shell form.
+    pub shell: Vec<String>,
+}
+
+/// What is committed.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Image that the container was made from.
+    pub parent: String,
+    /// The container's config.
+    pub config: ContainerConfig,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// Author.
+    pub author: String,
+    /// Message.
+    pub message: String,
+    /// `name[:tag]`.
+    pub reference: Option<String>,
+    /// The container's ID.
+    pub container: String,
+    /// Its command line, for the history.
+    pub created_by: String,
+    /// Shell of the shell form.
+    pub shell: Vec<String>,
+}
+
+/// Architecture of this machine in OCI's words.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn encode(value: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| io("image config")(e.into()))
+}
+
+impl ImageStore {
+    /// Makes an image of a file tree; returns its ID.
+    pub fn import(&self, tar: Box<dyn Read + Send>, options: ImportOptions) -> Result<String> {
+        let reference = options.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
+        let mut config = ContainerConfig::default();
+        changes::apply(&mut config, &options.changes, &options.shell)?;
+        let _writing = self.writing.lock();
+        let layer = self.layers.add(None, None, tar)?;
+        let now = Timestamp::now();
+        let arch = if options.architecture.is_empty() { architecture() } else { &options.architecture };
+        let comment = if options.message.is_empty() { format!("Imported from {}", options.source) } else { options.message };
+        let raw = encode(&json!({
+            "architecture": arch, "os": options.os, "created": now.to_string(), "comment": comment,
+            "config": config.to_json(),
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff]},
+            "history": [{"created": now.to_string(), "comment": comment}],
+        }))?;
+        let id = self.enter(raw, None)?;
+        if let Some(reference) = reference {
+            self.name(&id, &reference)?;
+        }
+        Ok(id.to_string())
+    }
+
+    /// Makes an image of a container's changes, which `write` writes as a layer tar; returns its ID.
+    pub fn commit(&self, commit: Commit, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<String> {
+        let reference = commit.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
+        let mut config = commit.config;
+        changes::apply(&mut config, &commit.changes, &commit.shell)?;
+        let parent = self.get(&commit.parent)?;
+        let mut spool = tempfile_in(&self.scratch)?;
+        write(&mut spool).map_err(io("packing the container's changes"))?;
+        let length = spool.stream_position().map_err(io("packing the container's changes"))?;
+        if length == 0 {
+            // No change at all: an archive of nothing but its end marks.
+            spool.write_all(&[0; 1024]).map_err(io("packing the container's changes"))?;
+        }
+        spool.seek(SeekFrom::Start(0)).map_err(io("packing the container's changes"))?;
+        let _writing = self.writing.lock();
+        let below = parent.config.rootfs.diff_ids.iter().fold(None, |chain, diff| Some(Digest::chain(chain.as_ref(), diff)));
+        let layer = self.layers.add(below.as_ref(), None, Box::new(spool))?;
+        let now = Timestamp::now().to_string();
+        let mut history: Vec<Value> = parent.config.history.iter().map(|h| json!(h)).collect();
+        let mut entry = json!({"created": now, "created_by": commit.created_by});
+        if !commit.message.is_empty() {
+            entry["comment"] = commit.message.clone().into();
+        }
+        if !commit.author.is_empty() {
+            entry["author"] = commit.author.clone().into();
+        }
+        history.push(entry);
+        let mut diff_ids = parent.config.rootfs.diff_ids.clone();
+        diff_ids.push(layer.diff);
+        let mut value = json!({
+            "architecture": parent.config.architecture, "os": parent.config.os, "created": now,
+            "config": config.to_json(), "container": commit.container,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "history": history,
+        });
+        for (name, text) in [
+            ("author", &commit.author),
+            ("comment", &commit.message),
+            ("os.version", &parent.config.os_version),
+            ("variant", &parent.config.variant),
+        ] {
+            if !text.is_empty() {
+                value[name] = text.clone().into();
+            }
+        }
+        let id = self.enter(encode(&value)?, Some(parent.id))?;
+        if let Some(reference) = reference {
+            self.name(&id, &reference)?;
+        }
+        Ok(id.to_string())
+    }
+}
+
+/// A file without a name in `dir`.
+fn tempfile_in(dir: &std::path::Path) -> Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o600))
+        .map_err(|e| ImageError::Io { doing: format!("making a file in {}", dir.display()), source: e.into() })?;
+    Ok(File::from(fd))
+}

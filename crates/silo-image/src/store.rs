@@ -1,0 +1,377 @@
+//! The store's index: images by ID, references to them, and what is asked of it.
+//!
+//! `images/<hex>.json` is an image's config, byte for byte; `references.json` maps names to IDs and is written last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ImageConfig;
+use crate::digest::{ChainId, Digest};
+use crate::error::{ImageError, Result, io};
+use crate::layers::{LayerRecord, Layers};
+use crate::reference::Reference;
+
+/// An image as it is shown.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Digest of its config.
+    pub id: Digest,
+    /// The config.
+    pub config: ImageConfig,
+    /// Names as users write them, sorted.
+    pub references: Vec<String>,
+    /// Bytes of all its layers.
+    pub size: u64,
+    /// When.
+    pub created: Option<Timestamp>,
+    /// The image that it was committed from, if that is here.
+    pub parent: Option<Digest>,
+    /// When a name was last given.
+    pub last_tagged: Option<Timestamp>,
+    /// Uppermost unpacked layer.
+    pub upper_dir: PathBuf,
+    /// Lower ones, uppermost first.
+    pub lower_dirs: Vec<PathBuf>,
+}
+
+/// A line of `docker history`.
+#[derive(Debug, Clone)]
+pub struct HistoryLine {
+    /// The image's ID for the newest line, else `<missing>`.
+    pub id: String,
+    /// When.
+    pub created: Option<Timestamp>,
+    /// Command.
+    pub created_by: String,
+    /// Names.
+    pub tags: Vec<String>,
+    /// Bytes of its layer.
+    pub size: u64,
+    /// Message.
+    pub comment: String,
+}
+
+/// What is kept beside a config.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Extra {
+    pub(crate) parent: Option<Digest>,
+    pub(crate) last_tagged: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) raw: Vec<u8>,
+    pub(crate) config: ImageConfig,
+    pub(crate) layers: Vec<LayerRecord>,
+    pub(crate) extra: Extra,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) images: HashMap<Digest, Held>,
+    /// Whole reference → image.
+    pub(crate) references: BTreeMap<String, Digest>,
+}
+
+/// The images of one root directory.
+#[derive(Debug)]
+pub struct ImageStore {
+    pub(crate) layers: Layers,
+    images: PathBuf,
+    references: PathBuf,
+    pub(crate) scratch: PathBuf,
+    pub(crate) index: Mutex<Index>,
+    /// One change of layers at a time, so that collection never meets a layer without its image.
+    pub(crate) writing: Mutex<()>,
+}
+
+impl ImageStore {
+    /// Opens (or makes) the store below `root`; what a crash left half-done is removed.
+    pub fn open(root: &Path) -> Result<Self> {
+        let store = Self {
+            layers: Layers::open(root)?,
+            images: root.join("images"),
+            references: root.join("references.json"),
+            scratch: root.join("tmp"),
+            index: Mutex::default(),
+            writing: Mutex::new(()),
+        };
+        let _ = std::fs::remove_dir_all(&store.scratch);
+        for dir in [&store.images, &store.scratch] {
+            std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
+        }
+        store.read()?;
+        Ok(store)
+    }
+
+    fn read(&self) -> Result<()> {
+        let mut index = self.lock();
+        for entry in std::fs::read_dir(&self.images).map_err(io("reading images"))?.flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(hex) = name.strip_suffix(".json").filter(|n| !n.contains('.')) else { continue };
+            let raw = std::fs::read(&path).map_err(io(format!("reading {}", path.display())))?;
+            let id = Digest::of(&raw);
+            if id.hex() != hex {
+                tracing::error!("{} is not what its name says; it is left alone", path.display());
+                continue;
+            }
+            match self.held(raw, &id) {
+                Ok(held) => {
+                    index.images.insert(id, held);
+                }
+                Err(e) => tracing::error!("image {id}: {e}"),
+            }
+        }
+        match std::fs::read(&self.references) {
+            Ok(text) => {
+                let all: BTreeMap<String, Digest> =
+                    serde_json::from_slice(&text).map_err(|e| io("reading references.json")(e.into()))?;
+                index.references = all.into_iter().filter(|(_, id)| index.images.contains_key(id)).collect();
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(io("reading references.json")(e)),
+        }
+        Ok(())
+    }
+
+    fn held(&self, raw: Vec<u8>, id: &Digest) -> Result<Held> {
+        let config: ImageConfig = serde_json::from_slice(&raw)
+            .map_err(|e| ImageError::Invalid(format!("image config {id} cannot be read: {e}")))?;
+        let mut layers = Vec::new();
+        let mut chain: Option<ChainId> = None;
+        for diff in &config.rootfs.diff_ids {
+            let next = Digest::chain(chain.as_ref(), diff);
+            layers.push(
+                self.layers.get(&next).ok_or_else(|| ImageError::Invalid(format!("layer {diff} of {id} is missing")))?,
+            );
+            chain = Some(next);
+        }
+        let extra = std::fs::read(self.extra_path(id)).ok().and_then(|t| serde_json::from_slice(&t).ok());
+        Ok(Held { raw, config, layers, extra: extra.unwrap_or_default() })
+    }
+
+    fn extra_path(&self, id: &Digest) -> PathBuf {
+        self.images.join(format!("{}.extra.json", id.hex()))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an image whose layers are there.
+    pub(crate) fn enter(&self, raw: Vec<u8>, parent: Option<Digest>) -> Result<Digest> {
+        let id = Digest::of(&raw);
+        let mut index = self.lock();
+        if index.images.contains_key(&id) {
+            return Ok(id);
+        }
+        let mut held = self.held(raw, &id)?;
+        held.extra.parent = parent;
+        self.write_extra(&id, &held.extra)?;
+        let path = self.images.join(format!("{}.json", id.hex()));
+        silo_sys::atomic_file::write(&path, &held.raw).map_err(io("writing an image's config"))?;
+        index.images.insert(id.clone(), held);
+        Ok(id)
+    }
+
+    fn write_extra(&self, id: &Digest, extra: &Extra) -> Result<()> {
+        let text = serde_json::to_vec(extra).map_err(|e| io("image record")(e.into()))?;
+        silo_sys::atomic_file::write(&self.extra_path(id), &text).map_err(io("writing an image's record"))
+    }
+
+    pub(crate) fn write_references(&self, index: &Index) -> Result<()> {
+        let text = serde_json::to_vec_pretty(&index.references).map_err(|e| io("references")(e.into()))?;
+        silo_sys::atomic_file::write(&self.references, &text).map_err(io("writing references.json"))
+    }
+
+    /// Gives an image a name; one that another image had moves.
+    pub(crate) fn name(&self, id: &Digest, reference: &Reference) -> Result<()> {
+        if reference.digest.is_some() {
+            return Err(ImageError::Invalid("refusing to create a tag with a digest reference".to_owned()));
+        }
+        let mut index = self.lock();
+        index.references.insert(reference.to_string(), id.clone());
+        self.write_references(&index)?;
+        if let Some(held) = index.images.get_mut(id) {
+            held.extra.last_tagged = Some(Timestamp::now());
+            self.write_extra(id, &held.extra)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget_files(&self, id: &Digest) {
+        let _ = std::fs::remove_file(self.images.join(format!("{}.json", id.hex())));
+        let _ = std::fs::remove_file(self.extra_path(id));
+    }
+
+    /// The ID that a user means by a name, a digest or the beginning of an ID.
+    pub(crate) fn resolve(&self, index: &Index, name: &str) -> Result<Digest> {
+        let not_found = || ImageError::NotFound(shown(name));
+        if let Some(id) = Digest::parse(name).or_else(|| Digest::parse(&format!("sha256:{name}"))) {
+            return if index.images.contains_key(&id) { Ok(id) } else { Err(not_found()) };
+        }
+        if let Ok(reference) = Reference::parse(name) {
+            if let Some(id) = index.references.get(&reference.to_string()) {
+                return Ok(id.clone());
+            }
+            if let Some(digest) = &reference.digest
+                && index.images.contains_key(digest)
+            {
+                return Ok(digest.clone());
+            }
+        }
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        if !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let mut found = index.images.keys().filter(|id| id.hex().starts_with(hex));
+            return match (found.next(), found.next()) {
+                (Some(id), None) => Ok(id.clone()),
+                (Some(_), Some(_)) => Err(ImageError::Ambiguous(name.to_owned())),
+                (None, _) => Err(not_found()),
+            };
+        }
+        Reference::parse(name)?;
+        Err(not_found())
+    }
+
+    fn image(&self, index: &Index, id: &Digest, held: &Held) -> Image {
+        let references: Vec<String> = index
+            .references
+            .iter()
+            .filter(|(_, of)| *of == id)
+            .filter_map(|(name, _)| Some(Reference::parse(name).ok()?.familiar()))
+            .collect();
+        let mut dirs: Vec<PathBuf> = held.layers.iter().rev().map(|l| self.layers.dir(&l.chain)).collect();
+        let upper_dir = if dirs.is_empty() { PathBuf::new() } else { dirs.remove(0) };
+        Image {
+            id: id.clone(),
+            config: held.config.clone(),
+            references,
+            size: held.layers.iter().map(|l| l.size).sum(),
+            created: held.config.created,
+            parent: held.extra.parent.clone().filter(|p| index.images.contains_key(p)),
+            last_tagged: held.extra.last_tagged,
+            upper_dir,
+            lower_dirs: dirs,
+        }
+    }
+
+    /// One image.
+    pub fn get(&self, name: &str) -> Result<Image> {
+        let index = self.lock();
+        let id = self.resolve(&index, name)?;
+        let held = index.images.get(&id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
+        Ok(self.image(&index, &id, held))
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Vec<Image> {
+        let index = self.lock();
+        let mut all: Vec<Image> = index.images.iter().map(|(id, held)| self.image(&index, id, held)).collect();
+        all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        all
+    }
+
+    /// Unpacked layers, uppermost first.
+    pub fn chain(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let index = self.lock();
+        let id = self.resolve(&index, name)?;
+        let held = index.images.get(&id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
+        if held.layers.is_empty() {
+            return Err(ImageError::Invalid(format!("image {name} has no layers")));
+        }
+        Ok(held.layers.iter().rev().map(|l| self.layers.dir(&l.chain)).collect())
+    }
+
+    /// An image and all that build on its layers.
+    pub fn with_descendants(&self, id: &Digest) -> Vec<String> {
+        let index = self.lock();
+        let Some(base) = index.images.get(id) else { return Vec::new() };
+        let base: Vec<&Digest> = base.layers.iter().map(|l| &l.chain).collect();
+        index
+            .images
+            .iter()
+            .filter(|(other, held)| {
+                *other == id
+                    || (held.layers.len() > base.len() && !base.is_empty()
+                        && base.iter().zip(&held.layers).all(|(a, b)| **a == b.chain))
+            })
+            .map(|(id, _)| id.to_string())
+            .collect()
+    }
+
+    /// Names and moves: `docker tag`.
+    pub fn tag(&self, name: &str, reference: &str) -> Result<String> {
+        let reference = Reference::parse(reference)?;
+        let id = self.resolve(&self.lock(), name)?;
+        self.name(&id, &reference)?;
+        Ok(id.to_string())
+    }
+
+    /// Lines of history, newest first.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>> {
+        let index = self.lock();
+        let id = self.resolve(&index, name)?;
+        let held = index.images.get(&id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
+        let image = self.image(&index, &id, held);
+        let mut sizes = held.layers.iter().map(|l| l.size);
+        let mut lines: Vec<HistoryLine> = held
+            .config
+            .history
+            .iter()
+            .map(|h| HistoryLine {
+                id: "<missing>".to_owned(),
+                created: h.created,
+                created_by: h.created_by.clone(),
+                tags: Vec::new(),
+                size: if h.empty_layer { 0 } else { sizes.next().unwrap_or(0) },
+                comment: h.comment.clone(),
+            })
+            .collect();
+        if lines.is_empty() {
+            lines.extend(sizes.map(|size| HistoryLine {
+                id: "<missing>".to_owned(),
+                created: held.config.created,
+                created_by: String::new(),
+                tags: Vec::new(),
+                size,
+                comment: String::new(),
+            }));
+        }
+        lines.reverse();
+        if let Some(first) = lines.first_mut() {
+            first.id = id.to_string();
+            first.tags = image.references;
+        }
+        Ok(lines)
+    }
+
+    /// Bytes of all layers, each once.
+    pub fn layers_size(&self) -> u64 {
+        self.layers.all().iter().map(|l| l.size).sum()
+    }
+
+    /// Bytes of an image's layers that other images have too.
+    pub fn shared_size(&self, id: &Digest) -> u64 {
+        let index = self.lock();
+        let Some(held) = index.images.get(id) else { return 0 };
+        held.layers
+            .iter()
+            .filter(|l| index.images.iter().any(|(o, h)| o != id && h.layers.iter().any(|x| x.chain == l.chain)))
+            .map(|l| l.size)
+            .sum()
+    }
+}
+
+/// A name as dockerd repeats it in "No such image: …".
+fn shown(name: &str) -> String {
+    match Reference::parse(name) {
+        Ok(reference) => reference.familiar(),
+        Err(_) => name.to_owned(),
+    }
+}

@@ -1,0 +1,43 @@
+//! Network namespaces: made by a thread that lives only for that, furnished from within.
+
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use silo_sys::netlink::Socket;
+use silo_sys::netns;
+
+use crate::error::{NetworkError, Result, kernel};
+use crate::links;
+
+/// Loopback is the first interface of every network namespace.
+const LOOPBACK: u32 = 1;
+/// Nothing deep is called there, and a small stack is quicker to map.
+const STACK: usize = 256 * 1024;
+
+/// Makes a namespace with loopback up and runs `furnish` in it, with a netlink socket of that namespace.
+pub(crate) fn create<T: Send>(
+    furnish: impl FnOnce(&OwnedFd, &mut Socket) -> Result<T> + Send,
+) -> Result<(OwnedFd, T)> {
+    // The thread takes its namespace along when it ends; the descriptor is what keeps it.
+    let make = move || {
+        netns::unshare_network().map_err(kernel("making a network namespace"))?;
+        let namespace = netns::current_network().map_err(kernel("opening a new network namespace"))?;
+        let mut socket = Socket::open().map_err(kernel("opening a netlink socket in a new network namespace"))?;
+        socket.change(links::set_up(LOOPBACK)).map_err(kernel("bringing loopback up in a new network namespace"))?;
+        let made = furnish(&namespace, &mut socket)?;
+        Ok((namespace, made))
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("netns".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, make)
+            .map_err(kernel("starting a thread for a network namespace"))?;
+        thread.join().unwrap_or_else(|_| {
+            Err(NetworkError::Kernel {
+                doing: "making a network namespace".to_owned(),
+                source: std::io::Error::other("the thread for it panicked"),
+            })
+        })
+    })
+}

@@ -1,0 +1,74 @@
+//! The command line's own verbs, as tables or JSON.
+
+pub(crate) mod base;
+pub(crate) mod client;
+
+use clap::Args;
+use serde_json::Value;
+
+use client::Client;
+
+/// How results are shown.
+#[derive(Args)]
+pub(crate) struct Output {
+    /// JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// `silo version`.
+pub(crate) fn version(client: &Client, output: &Output) -> Result<(), String> {
+    let daemon = client.get("/version")?;
+    if output.json {
+        println!("{}", serde_json::json!({"client": env!("CARGO_PKG_VERSION"), "daemon": daemon}));
+    } else {
+        println!("silo    {}", env!("CARGO_PKG_VERSION"));
+        println!("daemon  {} (API {})", text(&daemon["Version"]), text(&daemon["ApiVersion"]));
+    }
+    Ok(())
+}
+
+/// `silo info`.
+pub(crate) fn info(client: &Client, output: &Output) -> Result<(), String> {
+    let info = client.get("/info")?;
+    if output.json {
+        println!("{info}");
+        return Ok(());
+    }
+    for (title, name) in [
+        ("Containers", "Containers"),
+        ("  running", "ContainersRunning"),
+        ("  paused", "ContainersPaused"),
+        ("  stopped", "ContainersStopped"),
+        ("Images", "Images"),
+        ("Kernel", "KernelVersion"),
+        ("Cgroups", "CgroupVersion"),
+        ("Isolation", "Isolation"),
+        ("Root", "DockerRootDir"),
+    ] {
+        println!("{title:<12}{}", text(&info[name]));
+    }
+    Ok(())
+}
+
+/// `silo ps`.
+pub(crate) fn ps(client: &Client, all: bool, output: &Output) -> Result<(), String> {
+    let list = client.get(if all { "/containers/json?all=1" } else { "/containers/json" })?;
+    if output.json {
+        println!("{list}");
+        return Ok(());
+    }
+    println!("{:<14}{:<28}{:<24}{}", "ID", "IMAGE", "NAME", "STATUS");
+    for c in list.as_array().into_iter().flatten() {
+        let id: String = text(&c["Id"]).chars().take(12).collect();
+        println!("{id:<14}{:<28}{:<24}{}", text(&c["Image"]), text(&c["Names"][0]).trim_start_matches('/'), text(&c["Status"]));
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! `silo daemon`: settings from flags and a TOML file, the socket, the engine, an orderly end.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+use silo_engine::{Engine, EngineConfig};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Settings; each may stand in the file of `--config` under the same name, and a flag wins.
+#[derive(Args, Deserialize, Default, Debug)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct DaemonArguments {
+    /// Settings file (TOML); default /etc/silo/daemon.toml if it exists
+    #[arg(long)]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Directory of everything that lasts [/var/lib/silo]
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// Directory of sockets [/run/silo]
+    #[arg(long)]
+    run_dir: Option<PathBuf>,
+    /// Socket to listen on [<run-dir>/silo.sock]
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// error, warn, info, debug, trace [info]
+    #[arg(long)]
+    log_level: Option<String>,
+    /// Group that may use the socket [docker, if it exists]
+    #[arg(long)]
+    group: Option<String>,
+    /// Name of the default bridge [silo0]
+    #[arg(long)]
+    bridge: Option<String>,
+    /// Gateway and prefix of the default network, such as 172.20.0.1/16 [a free one]
+    #[arg(long)]
+    subnet: Option<String>,
+}
+
+const DEFAULT_FILE: &str = "/etc/silo/daemon.toml";
+
+impl DaemonArguments {
+    fn with_file(self) -> Result<Self, String> {
+        let path = match &self.config {
+            Some(path) => path.clone(),
+            None if Path::new(DEFAULT_FILE).exists() => DEFAULT_FILE.into(),
+            None => return Ok(self),
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let file: Self = toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self {
+            config: self.config,
+            root: self.root.or(file.root),
+            run_dir: self.run_dir.or(file.run_dir),
+            socket: self.socket.or(file.socket),
+            log_level: self.log_level.or(file.log_level),
+            group: self.group.or(file.group),
+            bridge: self.bridge.or(file.bridge),
+            subnet: self.subnet.or(file.subnet),
+        })
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub(crate) fn main(arguments: DaemonArguments) -> Result<(), String> {
+    let settings = arguments.with_file()?;
+    let level = settings.log_level.as_deref().unwrap_or("info");
+    let level: tracing::Level = level.parse().map_err(|_| format!("--log-level {level:?} is no level"))?;
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| format!("starting the runtime: {e}"))?;
+    let result = runtime.block_on(run(settings));
+    // Blocking threads that wait for shims to end must not hold up the daemon's own end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(settings: DaemonArguments) -> Result<(), String> {
+    let run_dir = settings.run_dir.unwrap_or_else(|| "/run/silo".into());
+    let socket = settings.socket.unwrap_or_else(|| run_dir.join("silo.sock"));
+    let config = EngineConfig {
+        root: settings.root.unwrap_or_else(|| "/var/lib/silo".into()),
+        run: run_dir,
+        executable: std::env::current_exe().map_err(|e| format!("finding this program: {e}"))?,
+        bridge: settings.bridge.unwrap_or_else(|| "silo0".to_owned()),
+        subnet: settings.subnet,
+        isolation: silo_sandbox::Isolation::Process,
+    };
+    let _lock = lock(&config.root)?;
+    let engine = Engine::open(config).await.map_err(|e| e.to_string())?;
+    let listener = listen(&socket, settings.group.as_deref())?;
+    tracing::info!("listening on {}", socket.display());
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; containers go on");
+    };
+    let result = silo_api::serve(listener, engine, stop).await.map_err(|e| format!("serving: {e}"));
+    let _ = std::fs::remove_file(&socket);
+    result
+}
+
+/// One daemon a root: held until the process ends, however it ends.
+fn lock(root: &Path) -> Result<std::fs::File, String> {
+    std::fs::create_dir_all(root).map_err(|e| format!("making {}: {e}", root.display()))?;
+    let path = root.join("daemon.lock");
+    let file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    file.try_lock().map_err(|_| format!("another silo daemon uses {}", root.display()))?;
+    Ok(file)
+}
+
+fn listen(socket: &Path, group: Option<&str>) -> Result<UnixListener, String> {
+    let at = |e: std::io::Error| format!("listening on {}: {e}", socket.display());
+    if let Some(parent) = socket.parent() {
+        std::fs::create_dir_all(parent).map_err(at)?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(at)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(at)?;
+    let gid = group_id(group.unwrap_or("docker"));
+    match (gid, group) {
+        (Some(gid), _) => std::os::unix::fs::chown(socket, None, Some(gid)).map_err(at)?,
+        (None, Some(name)) => return Err(format!("--group {name}: there is no such group")),
+        (None, None) => {}
+    }
+    Ok(listener)
+}
+
+fn group_id(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    text.lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|f| f.len() >= 3 && (f[0] == name || f[2] == name))
+        .and_then(|f| f[2].parse().ok())
+}
