@@ -1,1 +1,190 @@
-//! Test utilities
+//! A real daemon of a test's own, driven by the stock docker client; nothing of it may be left at its end.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// A running daemon.
+pub struct Daemon {
+    dir: tempfile::TempDir,
+    bridge: String,
+    child: Option<Child>,
+}
+
+/// What a docker command printed.
+#[derive(Debug)]
+pub struct Said {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output, trimmed.
+    pub out: String,
+    /// Standard error, trimmed.
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+fn silo() -> PathBuf {
+    match std::env::var_os("SILO_BIN") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/silo"),
+    }
+}
+
+impl Daemon {
+    /// Starts a daemon with nothing in it.
+    pub fn empty() -> Self {
+        let number = SERIAL.fetch_add(1, Ordering::SeqCst);
+        let bridge = format!("st{}x{number}", std::process::id() % 100_000);
+        let mut daemon = Self { dir: tempfile::tempdir().unwrap(), bridge, child: None };
+        daemon.run();
+        daemon
+    }
+
+    /// Starts a daemon with the image `localhost/busybox`.
+    pub fn start() -> Self {
+        let daemon = Self::empty();
+        let script = "set -e; r=$(mktemp -d); trap 'rm -rf $r' EXIT; mkdir -p $r/bin $r/etc $r/tmp $r/root; \
+            cp $(command -v busybox) $r/bin/; for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox $r/bin/$a; done; \
+            printf 'root:x:0:0:root:/root:/bin/sh\\nbob:x:1000:1000::/home/bob:/bin/sh\\n' > $r/etc/passwd; \
+            printf 'root:x:0:\\nbob:x:1000:\\n' > $r/etc/group; \
+            tar -C $r -c . | docker import -c 'CMD [\"sh\"]' - localhost/busybox";
+        let made = Command::new("bash").args(["-c", script]).env("DOCKER_HOST", daemon.host()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        daemon
+    }
+
+    fn run(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let child = Command::new(silo())
+            .args(["daemon", "--bridge", &self.bridge, "--root"])
+            .arg(self.path("root"))
+            .arg("--run-dir")
+            .arg(self.path("run"))
+            .arg("--socket")
+            .arg(self.path("silo.sock"))
+            .stderr(log)
+            .spawn()
+            .expect("silo is built by `cargo xtask test`, or named by SILO_BIN");
+        self.child = Some(child);
+        let end = Instant::now() + START_LIMIT;
+        while UnixStream::connect(self.path("silo.sock")).is_err() {
+            let ended = self.child.as_mut().is_some_and(|c| c.try_wait().unwrap().is_some());
+            assert!(!ended && Instant::now() < end, "the daemon does not listen:\n{}", self.log());
+            // Nobody tells when a socket begins to be listened on.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A path in the daemon's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.path("silo.sock").display())
+    }
+
+    /// A docker command, not started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", self.host()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs docker, whatever comes of it.
+    pub fn docker(&self, arguments: &[&str]) -> Said {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// Runs docker, which must succeed; returns what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.docker(arguments);
+        assert_eq!(said.code, 0, "docker {arguments:?}: {said:?}\n{}", self.log());
+        said.out
+    }
+
+    /// Runs docker, which must fail with these words.
+    pub fn fails(&self, arguments: &[&str], words: &str) -> Said {
+        let said = self.docker(arguments);
+        assert_ne!(said.code, 0, "docker {arguments:?} should fail: {said:?}");
+        assert!(said.err.contains(words), "docker {arguments:?} should say {words:?}: {said:?}");
+        said
+    }
+
+    /// Kills the daemon (SIGKILL) or stops it (SIGTERM).
+    pub fn stop(&mut self, kill: bool) {
+        if let Some(mut child) = self.child.take() {
+            if kill {
+                child.kill().unwrap();
+            } else {
+                Command::new("kill").arg(child.id().to_string()).status().unwrap();
+            }
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again after [`Daemon::stop`].
+    pub fn again(&mut self) {
+        self.run();
+    }
+
+    /// Waits until `docker inspect -f format name` prints `wanted`.
+    pub fn await_state(&self, name: &str, format: &str, wanted: &str) {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let now = self.docker(&["inspect", "-f", format, name]).out;
+            if now == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "{name}: {format} is {now:?} and not {wanted:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.is_none() {
+            self.run();
+        }
+        let ids = self.docker(&["ps", "-aq"]).out;
+        let mut arguments = vec!["rm", "-f"];
+        arguments.extend(ids.split_whitespace());
+        if arguments.len() > 2 {
+            self.docker(&arguments);
+        }
+        self.stop(false);
+        let of = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let mounts = of("/proc/self/mountinfo");
+        let dir = self.dir.path().display().to_string();
+        let interfaces = of("/proc/net/dev");
+        let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
+        let table = format!("silo_{}", self.bridge);
+        let _ = Command::new("nft").args(["delete", "table", "ip", &table]).stderr(Stdio::null()).status();
+        if !std::thread::panicking() {
+            assert!(!mounts.contains(&dir), "mounts are left below {dir}");
+            for id in ids.split_whitespace() {
+                assert!(!interfaces.contains(&format!("sv{}", &id[..10])), "an adapter of {id} is left");
+            }
+        }
+    }
+}

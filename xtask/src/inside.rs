@@ -1,4 +1,4 @@
-//! Builds the programs that run inside Windows guests into `target/inside`.
+//! Builds the programs that run inside guests into `target/inside`.
 //!
 //! Three kinds: a static Linux program (init), a Linux library for Wine's own processes, and PE programs. The last are
 //! built by the distribution's Rust, which has the Windows target; the workspace's toolchain has not.
@@ -12,12 +12,13 @@ use std::process::Command;
 const LINUX: &str = "x86_64-unknown-linux-gnu";
 const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
-/// One program: folder below `inside/windows`, file that cargo makes, name in `target/inside`, target.
+/// One program: folder below `inside`, file that cargo makes, name in `target/inside`, target.
 const PROGRAMS: &[(&str, &str, &str, &str)] = &[
-    ("init", "silo-init", "silo-init", LINUX),
-    ("limits", "liblimits.so", "silo-limits.so", LINUX),
-    ("boot", "silo-boot.exe", "silo-boot.exe", WINDOWS),
-    ("cexecsvc", "CExecSvc.exe", "CExecSvc.exe", WINDOWS),
+    ("linux/init", "silo-linux-init", "silo-linux-init", LINUX),
+    ("windows/init", "silo-init", "silo-init", LINUX),
+    ("windows/limits", "liblimits.so", "silo-limits.so", LINUX),
+    ("windows/boot", "silo-boot.exe", "silo-boot.exe", WINDOWS),
+    ("windows/cexecsvc", "CExecSvc.exe", "CExecSvc.exe", WINDOWS),
 ];
 
 /// Why a program could not be built.
@@ -38,7 +39,7 @@ pub fn build(root: &Path) -> Result<PathBuf, InsideError> {
     fs::create_dir_all(&out).map_err(|e| InsideError(format!("creating {}: {e}", out.display())))?;
     for (folder, made, name, target) in PROGRAMS {
         let target_dir = root.join("target/inside-build").join(folder);
-        cargo(&root.join("inside/windows").join(folder), target, &target_dir)?;
+        cargo(&root.join("inside").join(folder), target, &target_dir)?;
         let made = target_dir.join(target).join("release").join(made);
         let to = out.join(name);
         // Under another name first: a running guest may have the old file mapped.
