@@ -61,7 +61,8 @@ impl Daemon {
             printf 'root:x:0:0:root:/root:/bin/sh\\nbob:x:1000:1000::/home/bob:/bin/sh\\n' > $r/etc/passwd; \
             printf 'root:x:0:\\nbob:x:1000:\\n' > $r/etc/group; \
             tar -C $r -c . | docker import -c 'CMD [\"sh\"]' - localhost/busybox";
-        let made = Command::new("bash").args(["-c", script]).env("DOCKER_HOST", daemon.host()).output().unwrap();
+        let made =
+            Command::new("bash").args(["-c", script]).env("DOCKER_HOST", daemon.host()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         daemon
     }

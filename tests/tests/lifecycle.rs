@@ -7,31 +7,40 @@ const IMAGE: &str = "localhost/busybox";
 #[test]
 fn a_container_lives_through_all_its_states() {
     let d = Daemon::start();
-    d.ok(&["create", "--name", "a", IMAGE, "sleep", "1000"]);
-    let status = |wanted: &str| assert_eq!(d.ok(&["inspect", "-f", "{{.State.Status}}", "a"]), wanted);
+    d.ok(&["create", "--name", "aa", IMAGE, "sleep", "1000"]);
+    let status = |wanted: &str| assert_eq!(d.ok(&["inspect", "-f", "{{.State.Status}}", "aa"]), wanted);
     status("created");
-    d.ok(&["start", "a"]);
+    d.ok(&["start", "aa"]);
     status("running");
-    d.ok(&["pause", "a"]);
+    d.ok(&["pause", "aa"]);
     status("paused");
-    d.fails(&["exec", "a", "true"], "is paused");
-    d.ok(&["unpause", "a"]);
-    d.ok(&["restart", "-t", "0", "a"]);
+    d.fails(&["exec", "aa", "true"], "is paused");
+    d.ok(&["unpause", "aa"]);
+    d.ok(&["restart", "-t", "0", "aa"]);
     status("running");
-    d.ok(&["rename", "a", "b"]);
-    d.fails(&["rm", "b"], "container is running");
-    d.ok(&["kill", "b"]);
-    d.fails(&["kill", "b"], "is not running");
-    assert_eq!(d.ok(&["wait", "b"]), "137");
-    d.ok(&["rm", "b"]);
-    d.fails(&["inspect", "b"], "No such");
-    d.fails(&["rm", "b"], "No such container: b");
+    d.ok(&["rename", "aa", "bb"]);
+    d.fails(&["rm", "bb"], "container is running");
+    d.ok(&["kill", "bb"]);
+    d.fails(&["kill", "bb"], "is not running");
+    assert_eq!(d.ok(&["wait", "bb"]), "137");
+    d.ok(&["rm", "bb"]);
+    d.fails(&["inspect", "bb"], "No such");
+    d.fails(&["rm", "bb"], "No such container: b");
 }
 
 #[test]
 fn stop_sends_the_signal_and_then_kills() {
     let d = Daemon::start();
-    d.ok(&["run", "-d", "--name", "kind", IMAGE, "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"]);
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "kind",
+        IMAGE,
+        "sh",
+        "-c",
+        "trap 'exit 3' TERM; while :; do sleep 0.05; done",
+    ]);
     d.ok(&["stop", "kind"]);
     assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "kind"]), "3");
     d.ok(&["run", "-d", "--name", "stubborn", IMAGE, "sleep", "1000"]);
@@ -42,28 +51,31 @@ fn stop_sends_the_signal_and_then_kills() {
 #[test]
 fn exec_runs_beside_the_first_process() {
     let d = Daemon::start();
-    d.ok(&["run", "-d", "--name", "a", "-e", "X=1", IMAGE, "sleep", "1000"]);
-    assert_eq!(d.ok(&["exec", "-e", "Y=2", "-w", "/tmp", "a", "sh", "-c", "echo $X $Y; pwd; cat /proc/1/comm"]), "1 2\n/tmp\nsleep");
-    assert_eq!(d.docker(&["exec", "a", "sh", "-c", "exit 9"]).code, 9);
-    assert_eq!(d.ok(&["exec", "-u", "bob", "a", "id", "-un"]), "bob");
-    assert_eq!(d.docker(&["exec", "a", "nosuch"]).code, 127);
-    assert!(d.ok(&["top", "a"]).contains("sleep 1000"));
-    assert!(d.ok(&["stats", "--no-stream", "a"]).contains("MiB"));
+    d.ok(&["run", "-d", "--name", "aa", "-e", "X=1", IMAGE, "sleep", "1000"]);
+    assert_eq!(
+        d.ok(&["exec", "-e", "Y=2", "-w", "/tmp", "aa", "sh", "-c", "echo $X $Y; pwd; cat /proc/1/comm"]),
+        "1 2\n/tmp\nsleep"
+    );
+    assert_eq!(d.docker(&["exec", "aa", "sh", "-c", "exit 9"]).code, 9);
+    assert_eq!(d.ok(&["exec", "-u", "bob", "aa", "id", "-un"]), "bob");
+    assert_eq!(d.docker(&["exec", "aa", "nosuch"]).code, 127);
+    assert!(d.ok(&["top", "aa"]).contains("sleep 1000"));
+    assert!(d.ok(&["stats", "--no-stream", "aa"]).contains("MiB"));
 }
 
 #[test]
 fn logs_are_kept_in_order_and_cut_to_wish() {
     let d = Daemon::start();
-    d.ok(&["run", "--name", "a", IMAGE, "sh", "-c", "seq 1 1000; echo last >&2"]);
-    let said = d.docker(&["logs", "a"]);
+    d.ok(&["run", "--name", "aa", IMAGE, "sh", "-c", "seq 1 1000; echo last >&2"]);
+    let said = d.docker(&["logs", "aa"]);
     let expected: Vec<String> = (1..=1000).map(|n| n.to_string()).collect();
     assert_eq!(said.out.lines().collect::<Vec<_>>(), expected);
     assert_eq!(said.err, "last");
-    let all = d.docker(&["logs", "--tail", "3", "a"]);
+    let all = d.docker(&["logs", "--tail", "3", "aa"]);
     assert_eq!(format!("{}\n{}", all.out, all.err), "999\n1000\nlast");
-    assert!(d.ok(&["logs", "-t", "--tail", "2", "a"]).contains("T"));
-    d.ok(&["run", "-d", "--name", "b", IMAGE, "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"]);
-    assert_eq!(d.ok(&["logs", "-f", "b"]), "1\n2\n3");
+    assert!(d.ok(&["logs", "-t", "--tail", "2", "aa"]).contains("T"));
+    d.ok(&["run", "-d", "--name", "bb", IMAGE, "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"]);
+    assert_eq!(d.ok(&["logs", "-f", "bb"]), "1\n2\n3");
 }
 
 #[test]
@@ -72,20 +84,23 @@ fn files_go_in_and_out_of_running_and_stopped_containers() {
     let dir = tempfile::tempdir().unwrap();
     let at = |n: &str| dir.path().join(n).display().to_string();
     std::fs::write(dir.path().join("x"), "content").unwrap();
-    d.ok(&["create", "--name", "a", IMAGE, "sleep", "1000"]);
-    d.ok(&["cp", &at("x"), "a:/root/x"]);
-    d.ok(&["start", "a"]);
-    assert_eq!(d.ok(&["exec", "a", "cat", "/root/x"]), "content");
-    d.ok(&["exec", "a", "sh", "-c", "mkdir /new; echo 1 > /new/f; rm /etc/group"]);
-    d.ok(&["cp", "a:/new", &at("out")]);
+    d.ok(&["create", "--name", "aa", IMAGE, "sleep", "1000"]);
+    d.ok(&["cp", &at("x"), "aa:/root/x"]);
+    d.ok(&["start", "aa"]);
+    assert_eq!(d.ok(&["exec", "aa", "cat", "/root/x"]), "content");
+    d.ok(&["exec", "aa", "sh", "-c", "mkdir /new; echo 1 > /new/f; rm /etc/group"]);
+    d.ok(&["cp", "aa:/new", &at("out")]);
     assert_eq!(std::fs::read_to_string(dir.path().join("out/f")).unwrap(), "1\n");
-    let diff = d.ok(&["diff", "a"]);
+    let diff = d.ok(&["diff", "aa"]);
     for line in ["A /new", "A /new/f", "D /etc/group", "C /etc", "A /root/x"] {
         assert!(diff.lines().any(|l| l == line), "{line} is not in {diff}");
     }
-    d.ok(&["commit", "-m", "note", "-c", "ENV Z=9", "a", "made:1"]);
-    assert_eq!(d.ok(&["run", "--rm", "made:1", "sh", "-c", "cat /root/x; echo $Z; ls /etc/group 2>&1"]), "content9\nls: /etc/group: No such file or directory");
-    d.fails(&["cp", "a:/nosuch", &at("y")], "Could not find the file /nosuch in container");
+    d.ok(&["commit", "-m", "note", "-c", "ENV Z=9", "aa", "made:1"]);
+    assert_eq!(
+        d.ok(&["run", "--rm", "made:1", "sh", "-c", "cat /root/x; echo $Z; ls /etc/group 2>&1"]),
+        "content9\nls: /etc/group: No such file or directory"
+    );
+    d.fails(&["cp", "aa:/nosuch", &at("y")], "Could not find the file /nosuch in container");
 }
 
 #[test]
@@ -101,14 +116,23 @@ fn images_are_saved_loaded_tagged_and_removed() {
     assert!(d.ok(&["load", "-i", &file]).contains("Loaded image: localhost/busybox:latest"));
     assert_eq!(d.ok(&["image", "inspect", "-f", "{{.Id}}", IMAGE]), id);
     assert!(d.ok(&["history", IMAGE]).contains("Imported from -"));
-    d.ok(&["create", "--name", "a", IMAGE]);
+    d.ok(&["create", "--name", "aa", IMAGE]);
     d.fails(&["rmi", IMAGE], "unable to remove repository reference");
 }
 
 #[test]
 fn a_daemon_that_is_killed_finds_everything_again() {
     let mut d = Daemon::start();
-    d.ok(&["run", "-d", "--name", "runs", IMAGE, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"]);
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "runs",
+        IMAGE,
+        "sh",
+        "-c",
+        "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done",
+    ]);
     d.ok(&["run", "-d", "--name", "ends", IMAGE, "sh", "-c", "sleep 1; exit 5"]);
     d.ok(&["run", "-d", "--name", "always", "--restart", "always", IMAGE, "sleep", "1000"]);
     let pid = d.ok(&["inspect", "-f", "{{.State.Pid}}", "runs"]);
@@ -116,7 +140,8 @@ fn a_daemon_that_is_killed_finds_everything_again() {
     // The container goes on by itself: its own end is what is waited for.
     let ends = d.path("root");
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    let ended = || std::process::Command::new("find").arg(&ends).args(["-name", "exit.json"]).output().unwrap();
+    let ended =
+        || std::process::Command::new("find").arg(&ends).args(["-name", "exit.json"]).output().unwrap();
     while ended().stdout.is_empty() {
         assert!(std::time::Instant::now() < end, "the container did not end while the daemon was away");
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -135,21 +160,45 @@ fn a_daemon_that_is_killed_finds_everything_again() {
 #[test]
 fn restart_policies_and_health_checks_do_their_work() {
     let d = Daemon::start();
-    d.ok(&["run", "-d", "--name", "f", "--restart", "on-failure:2", IMAGE, "false"]);
-    d.await_state("f", "{{.State.Status}} {{.RestartCount}}", "exited 2");
-    d.ok(&["run", "-d", "--name", "h", "--health-cmd", "test -f /ok", "--health-interval", "200ms", "--health-retries", "1", IMAGE, "sleep", "1000"]);
-    d.await_state("h", "{{.State.Health.Status}}", "unhealthy");
-    d.ok(&["exec", "h", "touch", "/ok"]);
-    d.await_state("h", "{{.State.Health.Status}}", "healthy");
+    d.ok(&["run", "-d", "--name", "ff", "--restart", "on-failure:2", IMAGE, "false"]);
+    d.await_state("ff", "{{.State.Status}} {{.RestartCount}}", "exited 2");
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "hh",
+        "--health-cmd",
+        "test -f /ok",
+        "--health-interval",
+        "200ms",
+        "--health-retries",
+        "1",
+        IMAGE,
+        "sleep",
+        "1000",
+    ]);
+    d.await_state("hh", "{{.State.Health.Status}}", "unhealthy");
+    d.ok(&["exec", "hh", "touch", "/ok"]);
+    d.await_state("hh", "{{.State.Health.Status}}", "healthy");
 }
 
 #[test]
 fn containers_reach_each_other_and_are_reached_from_the_host() {
     let d = Daemon::start();
-    d.ok(&["run", "-d", "--name", "web", IMAGE, "sh", "-c", "mkdir /www; echo page > /www/index.html; exec httpd -f -p 80 -h /www"]);
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        IMAGE,
+        "sh",
+        "-c",
+        "mkdir /www; echo page > /www/index.html; exec httpd -f -p 80 -h /www",
+    ]);
     let ip = d.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]);
     let url = format!("http://{ip}/");
-    let script = format!("for i in $(seq 50); do wget -qO- {url} 2>/dev/null && exit; sleep 0.1; done; exit 1");
+    let script =
+        format!("for i in $(seq 50); do wget -qO- {url} 2>/dev/null && exit; sleep 0.1; done; exit 1");
     assert_eq!(d.ok(&["run", "--rm", IMAGE, "sh", "-c", &script]), "page");
     let host = std::process::Command::new("busybox").args(["wget", "-qO-", &url]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&host.stdout), "page\n");
@@ -158,13 +207,25 @@ fn containers_reach_each_other_and_are_reached_from_the_host() {
 #[test]
 fn events_are_told_as_they_happened() {
     let d = Daemon::start();
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
-    d.ok(&["run", "--rm", "--name", "a", IMAGE, "true"]);
-    d.await_state("a", "{{.State.Status}}", "");
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
+    d.ok(&["run", "--rm", "--name", "aa", IMAGE, "true"]);
+    d.await_state("aa", "{{.State.Status}}", "");
     let until = (since.parse::<u64>().unwrap() + 3600).to_string();
     let _ = until;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64().to_string();
-    let text = d.ok(&["events", "--since", &since, "--until", &now, "--filter", "container=a", "--format", "{{.Action}}"]);
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64().to_string();
+    let text = d.ok(&[
+        "events",
+        "--since",
+        &since,
+        "--until",
+        &now,
+        "--filter",
+        "container=aa",
+        "--format",
+        "{{.Action}}",
+    ]);
     let actions: Vec<&str> = text.lines().collect();
     assert_eq!(actions, ["create", "attach", "start", "die", "destroy"]);
 }

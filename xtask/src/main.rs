@@ -58,7 +58,15 @@ pub(crate) fn inside(root: &Path) -> Outcome<PathBuf> {
 /// Builds the silo executable for release; returns its path.
 pub(crate) fn build(root: &Path) -> Outcome<PathBuf> {
     println!("building silo");
-    run(Command::new("cargo").current_dir(root).args(["build", "--release", "--quiet", "-p", "silo", "--target-dir", "target"]))?;
+    run(Command::new("cargo").current_dir(root).args([
+        "build",
+        "--release",
+        "--quiet",
+        "-p",
+        "silo",
+        "--target-dir",
+        "target",
+    ]))?;
     Ok(root.join("target/release/silo"))
 }
 

@@ -6,14 +6,22 @@ use crate::{Outcome, run};
 
 /// To build silo and the inside programs.
 pub(crate) const BUILD: &[&str] = &[
-    "gcc", "libc6-dev", "rustc", "cargo", "libstd-rust-dev-windows", "gcc-mingw-w64-x86-64", "binutils-mingw-w64-x86-64",
+    "gcc",
+    "libc6-dev",
+    "rustc",
+    "cargo",
+    "libstd-rust-dev-windows",
+    "gcc-mingw-w64-x86-64",
+    "binutils-mingw-w64-x86-64",
 ];
 
 /// To run silo and its tests.
-pub(crate) const RUN: &[&str] = &["nftables", "busybox-static", "procps", "binutils-mingw-w64-x86-64", "binutils"];
+pub(crate) const RUN: &[&str] =
+    &["nftables", "busybox-static", "procps", "binutils-mingw-w64-x86-64", "binutils"];
 
 fn installed(package: &str) -> bool {
-    let output = Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).stderr(Stdio::null()).output();
+    let output =
+        Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).stderr(Stdio::null()).output();
     output.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("install ok installed"))
 }
 
@@ -29,7 +37,11 @@ pub(crate) fn ensure(packages: &[&str]) -> Outcome {
     }
     println!("installing {}", missing.join(" "));
     let apt = |arguments: &[&str]| {
-        run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(arguments).stdout(Stdio::null()))
+        run(Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .arg("-qq")
+            .args(arguments)
+            .stdout(Stdio::null()))
     };
     apt(&["update"])?;
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];

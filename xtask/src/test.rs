@@ -16,10 +16,12 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
     let silo = build(root)?;
     inside(root)?;
     run_cargo(root, &["test", "--workspace", "--exclude", "silo-tests"])?;
-    crate::run(Command::new("cargo")
-        .current_dir(root)
-        .env("SILO_BIN", &silo)
-        .args(["test", "-p", "silo-tests", "--", "--test-threads=2"]))?;
+    crate::run(Command::new("cargo").current_dir(root).env("SILO_BIN", &silo).args([
+        "test",
+        "-p",
+        "silo-tests",
+        "--",
+        "--test-threads=2",
+    ]))?;
     suites::docker_py(root, &silo)
 }
-

@@ -45,7 +45,10 @@ fn crates_depend_only_downwards() {
         seen += 1;
         for dependency in package["dependencies"].as_array().unwrap() {
             let on = dependency["name"].as_str().unwrap();
-            assert!(!on.starts_with("silo") || may.contains(&on), "{name} -> {on} is not among the house's arrows");
+            assert!(
+                !on.starts_with("silo") || may.contains(&on),
+                "{name} -> {on} is not among the house's arrows"
+            );
         }
     }
     assert_eq!(seen, ARROWS.len());
@@ -63,8 +66,11 @@ fn every_file_opens_with_what_it_is_for_and_is_not_too_long() {
 #[test]
 fn nothing_is_left_unfinished() {
     // Put together here, so that this file does not find itself.
-    let needles: Vec<String> =
-        ["todo", "unimplemented", "dbg"].iter().map(|w| format!("{w}!(")).chain([format!("#[{}", "ignore")]).collect();
+    let needles: Vec<String> = ["todo", "unimplemented", "dbg"]
+        .iter()
+        .map(|w| format!("{w}!("))
+        .chain([format!("#[{}", "ignore")])
+        .collect();
     for path in sources() {
         let text = std::fs::read_to_string(&path).unwrap();
         for needle in &needles {
@@ -78,7 +84,9 @@ fn paths_named_in_the_architecture_page_exist() {
     let root = crate::root();
     let text = std::fs::read_to_string(root.join("docs/architecture.md")).unwrap();
     let mut checked = 0;
-    for path in text.split('`').skip(1).step_by(2).filter(|p| p.starts_with("crates/") || p.starts_with("inside/")) {
+    for path in
+        text.split('`').skip(1).step_by(2).filter(|p| p.starts_with("crates/") || p.starts_with("inside/"))
+    {
         assert!(Path::new(&root.join(path)).exists(), "docs/architecture.md names {path}");
         checked += 1;
     }

@@ -94,7 +94,8 @@ pub(crate) async fn resize(State(engine): State<Engine>, Path(id): Path<String>,
 
 pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>) -> Answer<Response> {
     let exec = engine.exec_inspect(&id)?;
-    let (program, arguments) = exec.spec.cmd.split_first().map_or((String::new(), vec![]), |(p, a)| (p.clone(), a.to_vec()));
+    let (program, arguments) =
+        exec.spec.cmd.split_first().map_or((String::new(), vec![]), |(p, a)| (p.clone(), a.to_vec()));
     Ok(axum::Json(json!({
         "ID": exec.id, "Running": exec.running, "ExitCode": exec.exit_code,
         "ProcessConfig": {"tty": exec.spec.tty, "entrypoint": program, "arguments": arguments,

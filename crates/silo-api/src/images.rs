@@ -32,7 +32,9 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
     if let Some(unknown) = filters.unknown(&["dangling", "label", "before", "since", "reference", "until"]) {
         return Err(ApiError::bad(format!("invalid filter '{unknown}'")));
     }
-    let get = |name: &str| -> Answer<Option<Image>> { filters.get(name).first().map(|n| find(&engine, n)).transpose() };
+    let get = |name: &str| -> Answer<Option<Image>> {
+        filters.get(name).first().map(|n| find(&engine, n)).transpose()
+    };
     let (before, since) = (get("before")?, get("since")?);
     let until = filters.get("until").first().map(|u| silo_engine::time::parse(u)).transpose()?;
     let dangling = filters.get("dangling").first().map(|d| d == "true" || d == "1");
@@ -95,7 +97,14 @@ fn inspect(image: &Image) -> Value {
         data["LowerDir"] = lower.join(":").into();
     }
     let mut container = config.config.to_json();
-    for (name, value) in [("Cmd", Value::Null), ("Entrypoint", Value::Null), ("Labels", Value::Null), ("Env", Value::Null), ("WorkingDir", json!("")), ("User", json!(""))] {
+    for (name, value) in [
+        ("Cmd", Value::Null),
+        ("Entrypoint", Value::Null),
+        ("Labels", Value::Null),
+        ("Env", Value::Null),
+        ("WorkingDir", json!("")),
+        ("User", json!("")),
+    ] {
         if container.get(name).is_none() {
             container[name] = value;
         }
@@ -146,11 +155,16 @@ fn save(engine: &Engine, names: Vec<String>) -> Answer {
 }
 
 pub(crate) async fn save_many(State(engine): State<Engine>, query: Params) -> Answer {
-    let names: Vec<String> = query.all("names").iter().flat_map(|n| n.split(',').map(str::to_owned)).collect();
+    let names: Vec<String> =
+        query.all("names").iter().flat_map(|n| n.split(',').map(str::to_owned)).collect();
     save(&engine, names)
 }
 
-pub(crate) async fn post_named(State(engine): State<Engine>, Path(path): Path<String>, query: Params) -> Answer {
+pub(crate) async fn post_named(
+    State(engine): State<Engine>,
+    Path(path): Path<String>,
+    query: Params,
+) -> Answer {
     match path.rsplit_once('/') {
         Some((name, "tag")) => {
             let repository = query.get("repo").ok_or_else(|| ApiError::bad("invalid reference format"))?;
@@ -161,7 +175,9 @@ pub(crate) async fn post_named(State(engine): State<Engine>, Path(path): Path<St
             engine.image_tag(name, &reference).await?;
             Ok(StatusCode::CREATED.into_response())
         }
-        Some((_, "push")) => Err(ApiError::unsupported("this version of silo does not speak to registries yet: push is not supported")),
+        Some((_, "push")) => Err(ApiError::unsupported(
+            "this version of silo does not speak to registries yet: push is not supported",
+        )),
         _ => Err(ApiError::not_found("page not found")),
     }
 }
@@ -199,7 +215,11 @@ pub(crate) async fn create(State(engine): State<Engine>, query: Params, body: Bo
     }
     match query.get("fromSrc") {
         Some("-") => {}
-        Some(other) => return Err(ApiError::bad(format!("importing from {other:?} is not supported: pass the archive itself (fromSrc=-)"))),
+        Some(other) => {
+            return Err(ApiError::bad(format!(
+                "importing from {other:?} is not supported: pass the archive itself (fromSrc=-)"
+            )));
+        }
         None => return Err(ApiError::bad("neither fromImage nor fromSrc is given")),
     }
     let platform = query.get("platform").unwrap_or("linux");
@@ -228,7 +248,13 @@ mod tests {
 
     #[test]
     fn reference_patterns() {
-        for (pattern, yes) in [("busybox", true), ("busybox:*", true), ("busy*", true), ("busybox:1", false), ("*/busybox", false)] {
+        for (pattern, yes) in [
+            ("busybox", true),
+            ("busybox:*", true),
+            ("busy*", true),
+            ("busybox:1", false),
+            ("*/busybox", false),
+        ] {
             assert_eq!(matches_reference("busybox:latest", pattern), yes, "{pattern}");
         }
         assert!(matches_reference("a/b:x", "*/b"));

@@ -28,9 +28,10 @@ async fn show(engine: &Engine, network: &NetworkInfo, with_containers: bool) -> 
         (Some(subnet), Some(gateway)) => vec![json!({"Subnet": subnet, "Gateway": gateway})],
         _ => vec![],
     };
-    let options = network.bridge.as_ref().map_or(json!({}), |b| {
-        json!({"com.docker.network.bridge.default_bridge": "true", "com.docker.network.bridge.name": b})
-    });
+    let options = network.bridge.as_ref().map_or(
+        json!({}),
+        |b| json!({"com.docker.network.bridge.default_bridge": "true", "com.docker.network.bridge.name": b}),
+    );
     Ok(json!({
         "Name": network.name, "Id": network.id, "Created": "0001-01-01T00:00:00Z", "Scope": network.scope,
         "Driver": network.driver, "EnableIPv4": true, "EnableIPv6": false,
@@ -64,7 +65,11 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
 }
 
 pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>) -> Answer {
-    let found = engine.network().infos().into_iter().find(|n| n.name == id || (id.len() >= 3 && n.id.starts_with(&id)));
+    let found = engine
+        .network()
+        .infos()
+        .into_iter()
+        .find(|n| n.name == id || (id.len() >= 3 && n.id.starts_with(&id)));
     let network = found.ok_or_else(|| ApiError::not_found(format!("network {id} not found")))?;
     Ok(axum::Json(show(&engine, &network, true).await?).into_response())
 }

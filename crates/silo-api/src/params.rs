@@ -55,12 +55,15 @@ impl Params {
 
     /// dockerd's boolean: everything but these is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|v| !matches!(v.trim().to_lowercase().as_str(), "" | "0" | "no" | "false" | "none"))
+        self.get(name)
+            .is_some_and(|v| !matches!(v.trim().to_lowercase().as_str(), "" | "0" | "no" | "false" | "none"))
     }
 
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Answer<Option<T>> {
         self.get(name)
-            .map(|v| v.parse().map_err(|_| ApiError::bad(format!("invalid value {v:?} for parameter {name:?}"))))
+            .map(|v| {
+                v.parse().map_err(|_| ApiError::bad(format!("invalid value {v:?} for parameter {name:?}")))
+            })
             .transpose()
     }
 
@@ -105,9 +108,9 @@ pub(crate) async fn json_value(body: Body) -> Answer<Value> {
 
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(map) => {
-            Value::Object(map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect())
-        }
+        Value::Object(map) => Value::Object(
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
         Value::Array(list) => Value::Array(list.into_iter().map(without_nulls).collect()),
         other => other,
     }
@@ -119,7 +122,9 @@ mod tests {
 
     #[test]
     fn queries() {
-        let p = Params::parse("a=1&b=%7B%22x%22%3A%7B%22y%22%3Atrue%7D%7D&c&a=2&filters=%7B%22label%22%3A%5B%22k%3Dv%22%5D%7D");
+        let p = Params::parse(
+            "a=1&b=%7B%22x%22%3A%7B%22y%22%3Atrue%7D%7D&c&a=2&filters=%7B%22label%22%3A%5B%22k%3Dv%22%5D%7D",
+        );
         assert_eq!(p.all("a"), ["1", "2"]);
         assert!(p.flag("a") && !p.flag("c") && !p.flag("zz"));
         assert_eq!(p.filters().unwrap().get("label"), ["k=v"]);

@@ -63,7 +63,8 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
         .fallback(|| async { ApiError::not_found("page not found") })
         .method_not_allowed_fallback(|| async {
-            ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }.into_response()
+            ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }
+                .into_response()
         })
         .with_state(engine)
 }

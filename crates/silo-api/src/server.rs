@@ -21,7 +21,11 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 64 << 10;
 
 /// Serves until `stop` ends. Clients that are attached to containers are not served from here and stay.
-pub async fn serve(listener: UnixListener, engine: Engine, stop: impl Future<Output = ()>) -> std::io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    engine: Engine,
+    stop: impl Future<Output = ()>,
+) -> std::io::Result<()> {
     let router = crate::router::router(engine);
     tokio::pin!(stop);
     loop {
@@ -85,6 +89,7 @@ async fn answer(router: axum::Router, request: Request<Incoming>) -> Result<Resp
     headers.insert("Api-Version", HeaderValue::from_static("1.50"));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
-    headers.insert("Server", HeaderValue::from_static(concat!("Silo/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    headers
+        .insert("Server", HeaderValue::from_static(concat!("Silo/", env!("CARGO_PKG_VERSION"), " (linux)")));
     Ok(response)
 }

@@ -89,7 +89,10 @@ impl Hijacked {
 }
 
 /// Answers a request for a raw stream.
-pub(crate) fn hijack<B>(request: &mut Request<B>, content_type: &'static str) -> Answer<(Response<Body>, Hijacked)> {
+pub(crate) fn hijack<B>(
+    request: &mut Request<B>,
+    content_type: &'static str,
+) -> Answer<(Response<Body>, Hijacked)> {
     let upgrade = request.headers().contains_key(header::UPGRADE);
     if upgrade && let Some(on) = request.extensions_mut().remove::<OnUpgrade>() {
         let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -99,7 +102,8 @@ pub(crate) fn hijack<B>(request: &mut Request<B>, content_type: &'static str) ->
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         return Ok((response, Hijacked::Upgrade(on)));
     }
-    let failed = |e: io::Error| ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, message: e.to_string() };
+    let failed =
+        |e: io::Error| ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, message: e.to_string() };
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let (to, from) = mpsc::channel(8);
     tokio::spawn(async move {

@@ -90,7 +90,9 @@ pub(crate) async fn events(State(engine): State<Engine>, query: Params) -> Answe
     let time = |name: &str| query.get(name).map(silo_engine::time::parse).transpose();
     let mut events = engine.subscribe(time("since")?, time("until")?, query.filters()?);
     let lines = futures_util::stream::poll_fn(move |cx| {
-        events.poll_recv(cx).map(|e| e.map(|e| Ok::<_, std::convert::Infallible>(Bytes::from(format!("{}\n", event_json(&e))))))
+        events.poll_recv(cx).map(|e| {
+            e.map(|e| Ok::<_, std::convert::Infallible>(Bytes::from(format!("{}\n", event_json(&e)))))
+        })
     });
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
 }

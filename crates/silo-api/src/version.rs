@@ -18,7 +18,9 @@ pub(crate) fn split(path: &str) -> Result<(ApiVersion, &str), ApiError> {
     let Some(rest) = path.strip_prefix("/v") else { return Ok((ApiVersion(MAX_VERSION), path)) };
     let (version, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let Some((major, minor)) = version.split_once('.') else { return Ok((ApiVersion(MAX_VERSION), path)) };
-    let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else { return Ok((ApiVersion(MAX_VERSION), path)) };
+    let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else {
+        return Ok((ApiVersion(MAX_VERSION), path));
+    };
     let wrong = |text: String| ApiError { status: StatusCode::BAD_REQUEST, message: text };
     if (major, minor) < MIN_VERSION {
         return Err(wrong(format!(

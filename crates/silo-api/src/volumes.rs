@@ -39,7 +39,10 @@ struct Create {
 pub(crate) async fn create(State(engine): State<Engine>, body: Body) -> Answer {
     let create: Create = params::json(body).await?;
     if !matches!(create.driver.as_str(), "" | "local") {
-        return Err(ApiError::not_found(format!("create {}: error looking up volume plugin {}: plugin \"{}\" not found", create.name, create.driver, create.driver)));
+        return Err(ApiError::not_found(format!(
+            "create {}: error looking up volume plugin {}: plugin \"{}\" not found",
+            create.name, create.driver, create.driver
+        )));
     }
     let name = Some(create.name).filter(|n| !n.is_empty());
     let volume = engine.volume_create(name, create.labels, create.driver_opts).await?;

@@ -84,8 +84,9 @@ impl Db {
     /// All records; one that cannot be read is logged and left alone.
     pub(crate) fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>> {
         let connection = self.lock();
-        let mut statement =
-            connection.prepare(&format!("SELECT key, record FROM {}", table.name())).map_err(failed("reading"))?;
+        let mut statement = connection
+            .prepare(&format!("SELECT key, record FROM {}", table.name()))
+            .map_err(failed("reading"))?;
         let rows = statement
             .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))
             .map_err(failed("reading"))?;
@@ -111,7 +112,9 @@ impl Db {
             return Ok(value);
         }
         let value = make();
-        connection.execute("INSERT INTO settings VALUES (?1, ?2)", [key, &value]).map_err(failed("writing"))?;
+        connection
+            .execute("INSERT INTO settings VALUES (?1, ?2)", [key, &value])
+            .map_err(failed("writing"))?;
         Ok(value)
     }
 }

@@ -94,8 +94,12 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> 
 }
 
 /// Runs blocking work (files, mounts) off the event loop.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| EngineError::internal(format!("a task panicked: {e}")))?
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| EngineError::internal(format!("a task panicked: {e}")))?
 }
 
 /// 64 random hex digits.
@@ -232,9 +236,9 @@ impl Engine {
         let mut found = registry.by_id.values().filter(|e| hex && e.id.0.starts_with(name));
         match (found.next(), found.next()) {
             (Some(entry), None) => Ok(entry.clone()),
-            (Some(_), Some(_)) => Err(EngineError::invalid(format!(
-                "multiple IDs found with provided prefix: {name}"
-            ))),
+            (Some(_), Some(_)) => {
+                Err(EngineError::invalid(format!("multiple IDs found with provided prefix: {name}")))
+            }
             (None, _) => Err(EngineError::not_found(format!("No such container: {name}"))),
         }
     }
@@ -280,7 +284,11 @@ impl Engine {
     }
 
     /// Changes a record: in the database first, then in memory.
-    pub(crate) fn change<T>(&self, entry: &Entry, change: impl FnOnce(&mut ContainerRecord) -> T) -> Result<T> {
+    pub(crate) fn change<T>(
+        &self,
+        entry: &Entry,
+        change: impl FnOnce(&mut ContainerRecord) -> T,
+    ) -> Result<T> {
         let mut guard = lock(&entry.record);
         let mut record = guard.clone();
         let result = change(&mut record);

@@ -113,7 +113,10 @@ fn matches(filters: &Filters, event: &Event) -> bool {
     let object = |filter: &str, kind: &str| {
         let wanted = filters.get(filter);
         wanted.is_empty()
-            || (event.kind == kind && wanted.iter().any(|w| *w == event.actor || w == name || event.actor.starts_with(w.as_str())))
+            || (event.kind == kind
+                && wanted
+                    .iter()
+                    .any(|w| *w == event.actor || w == name || event.actor.starts_with(w.as_str())))
     };
     let action = event.action.split(':').next().unwrap_or_default();
     let image = event.attributes.get("image").map_or("", String::as_str);
@@ -123,7 +126,10 @@ fn matches(filters: &Filters, event: &Event) -> bool {
         && object("volume", "volume")
         && object("network", "network")
         && (filters.get("image").is_empty()
-            || filters.get("image").iter().any(|w| w == image || (event.kind == "image" && (*w == event.actor || w == name))))
+            || filters
+                .get("image")
+                .iter()
+                .any(|w| w == image || (event.kind == "image" && (*w == event.actor || w == name))))
         && filters.labels("label", &event.attributes)
         && filters.exact("scope", "local")
 }
@@ -140,7 +146,12 @@ mod tests {
         events.tell("image", "tag", "x", BTreeMap::new());
         let filters = Filters(BTreeMap::from([("container".into(), vec!["web".into()])]));
         let mut got = events.subscribe(Some(start), None, filters);
-        events.tell("container", "health_status: healthy", "abc", BTreeMap::from([("name".into(), "web".into())]));
+        events.tell(
+            "container",
+            "health_status: healthy",
+            "abc",
+            BTreeMap::from([("name".into(), "web".into())]),
+        );
         assert_eq!(got.recv().await.unwrap().action, "start");
         assert_eq!(got.recv().await.unwrap().action, "health_status: healthy");
         let until = Some(Timestamp::now());

@@ -204,13 +204,8 @@ impl Engine {
             h.record.running = true;
             h.waiter = waiter;
         });
-        let request = ExecRequest {
-            exec: record.id.clone(),
-            process,
-            stdin: record.spec.attach_stdin,
-            size,
-            capture,
-        };
+        let request =
+            ExecRequest { exec: record.id.clone(), process, stdin: record.spec.attach_stdin, size, capture };
         let of_container = entry.record();
         let told = |action: &str, more: &[(&str, String)]| {
             let mut all = vec![("execID", record.id.clone())];
@@ -230,7 +225,8 @@ impl Engine {
                 };
                 self.inner.execs.end(&record.id, code, String::new());
                 told("exec_die", &[("exitCode", code.to_string())]);
-                let text = format!("OCI runtime exec failed: exec failed: unable to start container process: {e}");
+                let text =
+                    format!("OCI runtime exec failed: exec failed: unable to start container process: {e}");
                 Err(match sandbox_error(e) {
                     e if e.kind == crate::error::Kind::Invalid => EngineError::invalid(text),
                     e => e,

@@ -17,7 +17,9 @@ pub(crate) fn error(error: ImageError) -> EngineError {
     let text = error.to_string();
     match error {
         ImageError::NotFound(_) => EngineError::not_found(text),
-        ImageError::InvalidReference(_) | ImageError::Invalid(_) | ImageError::Ambiguous(_) => EngineError::invalid(text),
+        ImageError::InvalidReference(_) | ImageError::Invalid(_) | ImageError::Ambiguous(_) => {
+            EngineError::invalid(text)
+        }
         ImageError::Conflict(_) => EngineError::conflict(text),
         _ => EngineError::internal(text),
     }
@@ -72,7 +74,9 @@ impl Engine {
     pub fn image_load(&self, tar: Box<dyn Read + Send>, quiet: bool) -> ByteStream {
         let engine = self.clone();
         stream(move |to| {
-            let line = |to: &mut dyn Write, value: serde_json::Value| writeln!(to, "{value}").and_then(|()| to.flush());
+            let line = |to: &mut dyn Write, value: serde_json::Value| {
+                writeln!(to, "{value}").and_then(|()| to.flush())
+            };
             let result = engine.inner.images.load(tar, &mut |progress| {
                 if !quiet {
                     let _ = line(
@@ -89,7 +93,11 @@ impl Engine {
                             Some(name) => format!("Loaded image: {name}\n"),
                             None => format!("Loaded image ID: {}\n", image.id),
                         };
-                        engine.tell_image("load", &image.id.to_string(), image.references.first().map_or("", String::as_str));
+                        engine.tell_image(
+                            "load",
+                            &image.id.to_string(),
+                            image.references.first().map_or("", String::as_str),
+                        );
                         line(to, serde_json::json!({"stream": shown}))?;
                     }
                     Ok(())
@@ -103,11 +111,16 @@ impl Engine {
     }
 
     /// Makes an image of one layer from a tar; returns its ID.
-    pub async fn image_import(&self, tar: Box<dyn Read + Send>, mut options: ImportOptions) -> Result<String> {
+    pub async fn image_import(
+        &self,
+        tar: Box<dyn Read + Send>,
+        mut options: ImportOptions,
+    ) -> Result<String> {
         let engine = self.clone();
         blocking(move || {
-            let os = silo_guest::Os::parse(&options.os)
-                .ok_or_else(|| EngineError::invalid(format!("\"{}\": unknown operating system", options.os)))?;
+            let os = silo_guest::Os::parse(&options.os).ok_or_else(|| {
+                EngineError::invalid(format!("\"{}\": unknown operating system", options.os))
+            })?;
             options.shell = crate::placement::guest(os)?.default_shell();
             let name = options.reference.clone().unwrap_or_default();
             let id = engine.inner.images.import(tar, options).map_err(error)?;
@@ -186,7 +199,12 @@ impl Engine {
                     removed.append(&mut gone);
                 }
             }
-            engine.inner.events.tell("image", "prune", "", [("reclaimed".to_owned(), bytes.to_string())].into());
+            engine.inner.events.tell(
+                "image",
+                "prune",
+                "",
+                [("reclaimed".to_owned(), bytes.to_string())].into(),
+            );
             Ok((removed, bytes))
         })
         .await

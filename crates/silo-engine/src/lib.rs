@@ -22,8 +22,8 @@ pub mod time;
 mod volume;
 
 pub use container::{
-    AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update, WaitCondition,
-    WaitOutcome,
+    AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update,
+    WaitCondition, WaitOutcome,
 };
 pub use engine::{ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};

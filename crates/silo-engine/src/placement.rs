@@ -24,6 +24,7 @@ pub(crate) fn facts(isolation: Isolation) -> Facts {
 
 /// The guest of an image's OS.
 pub(crate) fn guest(os: Os) -> Result<&'static dyn Guest> {
-    silo_guest::of(os)
-        .ok_or_else(|| EngineError::invalid(format!("this build of silo has no guest for {} images", os.as_str())))
+    silo_guest::of(os).ok_or_else(|| {
+        EngineError::invalid(format!("this build of silo has no guest for {} images", os.as_str()))
+    })
 }

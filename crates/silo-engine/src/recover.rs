@@ -145,7 +145,9 @@ impl Engine {
             RestartPolicy::No => false,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => !record.stopped_by_user,
             RestartPolicy::OnFailure { max_retries } => {
-                exit.code != 0 && !record.stopped_by_user && (max_retries == 0 || record.restart_count < max_retries)
+                exit.code != 0
+                    && !record.stopped_by_user
+                    && (max_retries == 0 || record.restart_count < max_retries)
             }
         };
         if !restart && record.spec.auto_remove {

@@ -127,7 +127,8 @@ impl Engine {
         blocking(move || {
             let mut volumes = Vec::new();
             for volume in engine.volumes(&Filters::default())? {
-                let bytes = silo_image::disk_usage(std::path::Path::new(&volume.mountpoint)).map_or(0, |u| u.0);
+                let bytes =
+                    silo_image::disk_usage(std::path::Path::new(&volume.mountpoint)).map_or(0, |u| u.0);
                 let users = used.get(&volume.name).map_or(0, Vec::len);
                 volumes.push((volume, bytes, users));
             }

@@ -67,7 +67,9 @@ impl Volumes {
             )));
         }
         if let Some(option) = options.keys().next() {
-            return Err(EngineError::invalid(format!("create {name}: volume option {option:?} is not supported")));
+            return Err(EngineError::invalid(format!(
+                "create {name}: volume option {option:?} is not supported"
+            )));
         }
         let data = self.root.join(&name).join("_data");
         std::fs::create_dir_all(&data).map_err(io("making", &data))?;
@@ -214,7 +216,9 @@ mod tests {
 
     #[test]
     fn names() {
-        for (name, valid) in [("data", true), ("a.b-c_d", true), ("a", false), ("../x", false), ("-x", false), ("a/b", false)] {
+        for (name, valid) in
+            [("data", true), ("a.b-c_d", true), ("a", false), ("../x", false), ("-x", false), ("a/b", false)]
+        {
             assert_eq!(valid_name(name), valid, "{name}");
         }
     }

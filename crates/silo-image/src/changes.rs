@@ -13,7 +13,12 @@ pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String], shell: &[S
     Ok(())
 }
 
-fn one(config: &mut ContainerConfig, word: &str, rest: &str, shell: &[String]) -> std::result::Result<(), String> {
+fn one(
+    config: &mut ContainerConfig,
+    word: &str,
+    rest: &str,
+    shell: &[String],
+) -> std::result::Result<(), String> {
     let shell = if config.shell.is_empty() { shell.to_vec() } else { config.shell.clone() };
     let command = |text: &str| -> Vec<String> {
         json_list(text).unwrap_or_else(|| shell.iter().cloned().chain([text.to_owned()]).collect())
@@ -178,17 +183,32 @@ mod tests {
     #[test]
     fn instructions() {
         let c = after(&[
-            "CMD [\"sh\"]", "entrypoint echo hi", "ENV A=1 B=\"2 3\"", "ENV C 4 5", "LABEL x=y", "EXPOSE 80 53/udp",
-            "WORKDIR /a", "WORKDIR b", "VOLUME [\"/v\"]", "USER bob", "STOPSIGNAL SIGINT",
+            "CMD [\"sh\"]",
+            "entrypoint echo hi",
+            "ENV A=1 B=\"2 3\"",
+            "ENV C 4 5",
+            "LABEL x=y",
+            "EXPOSE 80 53/udp",
+            "WORKDIR /a",
+            "WORKDIR b",
+            "VOLUME [\"/v\"]",
+            "USER bob",
+            "STOPSIGNAL SIGINT",
             "HEALTHCHECK --interval=5s --retries=2 CMD true",
         ]);
         assert_eq!(c.cmd.unwrap(), ["sh"]);
         assert_eq!(c.entrypoint.unwrap(), ["/bin/sh", "-c", "echo hi"]);
         assert_eq!(c.env, ["A=1", "B=2 3", "C=4 5"]);
         assert_eq!(c.exposed_ports, ["80/tcp", "53/udp"]);
-        assert_eq!((c.working_dir.as_str(), c.user.as_str(), c.stop_signal.as_str()), ("/a/b", "bob", "SIGINT"));
+        assert_eq!(
+            (c.working_dir.as_str(), c.user.as_str(), c.stop_signal.as_str()),
+            ("/a/b", "bob", "SIGINT")
+        );
         let check = c.healthcheck.unwrap();
-        assert_eq!((check.interval, check.retries, check.test), (5_000_000_000, 2, vec!["CMD-SHELL".into(), "true".into()]));
+        assert_eq!(
+            (check.interval, check.retries, check.test),
+            (5_000_000_000, 2, vec!["CMD-SHELL".into(), "true".into()])
+        );
     }
 
     #[test]

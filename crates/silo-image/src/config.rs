@@ -149,7 +149,9 @@ pub struct Healthcheck {
 impl ContainerConfig {
     /// As Docker writes it into an image's config; what is empty is left out but the five fields that are always there.
     pub fn to_json(&self) -> Value {
-        let set = |list: &[String]| -> Value { list.iter().map(|k| (k.clone(), json!({}))).collect::<Map<_, _>>().into() };
+        let set = |list: &[String]| -> Value {
+            list.iter().map(|k| (k.clone(), json!({}))).collect::<Map<_, _>>().into()
+        };
         let mut map = Map::new();
         let mut put = |name: &str, value: Value, wanted: bool| {
             if wanted {

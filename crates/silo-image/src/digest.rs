@@ -80,7 +80,12 @@ mod tests {
         assert_eq!(Digest::chain(None, &empty), empty);
         let two = Digest::chain(Some(&empty), &empty);
         assert_eq!(two, Digest::of(format!("{empty} {empty}").as_bytes()));
-        for bad in ["", "sha256:12", "md5:e3b0", "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"] {
+        for bad in [
+            "",
+            "sha256:12",
+            "md5:e3b0",
+            "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855",
+        ] {
             assert!(Digest::parse(bad).is_none(), "{bad}");
         }
     }

@@ -118,7 +118,8 @@ impl Layers {
 
     /// The record of an unpacked layer.
     pub(crate) fn get(&self, chain: &ChainId) -> Option<LayerRecord> {
-        let record: LayerRecord = serde_json::from_slice(&std::fs::read(self.record_path(chain)).ok()?).ok()?;
+        let record: LayerRecord =
+            serde_json::from_slice(&std::fs::read(self.record_path(chain)).ok()?).ok()?;
         (record.chain == *chain).then_some(record)
     }
 

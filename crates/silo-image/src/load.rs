@@ -121,11 +121,16 @@ impl Spool {
         for (number, entry) in archive.entries().map_err(bad)?.enumerate() {
             let mut entry = entry.map_err(bad)?;
             if number >= MAX_MEMBERS {
-                return Err(ImageError::Invalid(format!("the image archive has more than {MAX_MEMBERS} members")));
+                return Err(ImageError::Invalid(format!(
+                    "the image archive has more than {MAX_MEMBERS} members"
+                )));
             }
             let path = entry.path().map_err(bad)?.into_owned();
             let Some(name) = normal(&path) else {
-                return Err(ImageError::Invalid(format!("the image archive has a member {:?}", path.display())));
+                return Err(ImageError::Invalid(format!(
+                    "the image archive has a member {:?}",
+                    path.display()
+                )));
             };
             match entry.header().entry_type() {
                 tar::EntryType::Regular | tar::EntryType::GNUSparse => {
@@ -135,7 +140,10 @@ impl Spool {
                     spool.files.insert(name, to);
                 }
                 tar::EntryType::Symlink | tar::EntryType::Link => {
-                    let Some(target) = entry.link_name().map_err(bad)?.map(std::borrow::Cow::into_owned) else { continue };
+                    let Some(target) = entry.link_name().map_err(bad)?.map(std::borrow::Cow::into_owned)
+                    else {
+                        continue;
+                    };
                     let base = match entry.header().entry_type() {
                         tar::EntryType::Symlink => path.parent().unwrap_or(Path::new("")).join(&target),
                         _ => target,
@@ -167,7 +175,8 @@ impl Spool {
 
     fn json<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<T> {
         let bytes = small(self.member(name)?)?;
-        serde_json::from_slice(&bytes).map_err(|e| ImageError::Invalid(format!("{name} in the image archive: {e}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|e| ImageError::Invalid(format!("{name} in the image archive: {e}")))
     }
 
     fn blob(&self, digest: &str) -> Result<&PathBuf> {
@@ -201,7 +210,9 @@ impl Spool {
             self.walk(&index, &[], MAX_DEPTH, &mut plans)?;
             return Ok(plans);
         }
-        Err(ImageError::Invalid("the archive has neither manifest.json nor index.json: it holds no image".to_owned()))
+        Err(ImageError::Invalid(
+            "the archive has neither manifest.json nor index.json: it holds no image".to_owned(),
+        ))
     }
 
     fn walk(&self, index: &OciIndex, names: &[Reference], depth: usize, plans: &mut Vec<Plan>) -> Result<()> {
@@ -216,7 +227,10 @@ impl Spool {
             let bytes = small(path)?;
             let invalid = |e| ImageError::Invalid(format!("manifest {}: {e}", descriptor.digest));
             if Digest::of(&bytes).as_str() != descriptor.digest {
-                return Err(ImageError::Invalid(format!("manifest {} is not what its digest says", descriptor.digest)));
+                return Err(ImageError::Invalid(format!(
+                    "manifest {} is not what its digest says",
+                    descriptor.digest
+                )));
             }
             if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
                 self.walk(&serde_json::from_slice(&bytes).map_err(invalid)?, names, depth - 1, plans)?;
@@ -228,7 +242,11 @@ impl Spool {
             }
             plans.push(Plan {
                 config: self.blob(&manifest.config.digest)?.clone(),
-                layers: manifest.layers.iter().map(|l| self.blob(&l.digest).cloned()).collect::<Result<_>>()?,
+                layers: manifest
+                    .layers
+                    .iter()
+                    .map(|l| self.blob(&l.digest).cloned())
+                    .collect::<Result<_>>()?,
                 references: names.to_vec(),
             });
         }
@@ -263,7 +281,8 @@ impl ImageStore {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<LoadedImage>> {
         let mut plain = silo_layer::decompress(archive).map_err(io("reading the image archive"))?;
-        let spool = Spool::read(&mut plain, self.scratch.join(format!("load-{:016x}", rand::random::<u64>())))?;
+        let spool =
+            Spool::read(&mut plain, self.scratch.join(format!("load-{:016x}", rand::random::<u64>())))?;
         let _writing = self.writing.lock();
         let mut loaded = Vec::new();
         for plan in spool.plans()? {
@@ -284,7 +303,11 @@ impl ImageStore {
                 let total = file.metadata().map_or(0, |m| m.len());
                 let id = diff.hex()[..12].to_owned();
                 progress(Progress { id: id.clone(), current: 0, total });
-                let layer = self.layers.add(chain.as_ref(), Some(diff), Box::new(io::BufReader::with_capacity(1 << 18, file)))?;
+                let layer = self.layers.add(
+                    chain.as_ref(),
+                    Some(diff),
+                    Box::new(io::BufReader::with_capacity(1 << 18, file)),
+                )?;
                 progress(Progress { id, current: total, total });
                 chain = Some(layer.chain);
             }
@@ -292,7 +315,10 @@ impl ImageStore {
             for reference in &plan.references {
                 self.name(&id, reference)?;
             }
-            loaded.push(LoadedImage { id, references: plan.references.iter().map(Reference::familiar).collect() });
+            loaded.push(LoadedImage {
+                id,
+                references: plan.references.iter().map(Reference::familiar).collect(),
+            });
         }
         if loaded.is_empty() {
             return Err(ImageError::Invalid("the archive holds no image for this machine".to_owned()));

@@ -71,14 +71,19 @@ fn encode(value: &Value) -> Result<Vec<u8>> {
 impl ImageStore {
     /// Makes an image of a file tree; returns its ID.
     pub fn import(&self, tar: Box<dyn Read + Send>, options: ImportOptions) -> Result<String> {
-        let reference = options.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
+        let reference =
+            options.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
         let mut config = ContainerConfig::default();
         changes::apply(&mut config, &options.changes, &options.shell)?;
         let _writing = self.writing.lock();
         let layer = self.layers.add(None, None, tar)?;
         let now = Timestamp::now();
         let arch = if options.architecture.is_empty() { architecture() } else { &options.architecture };
-        let comment = if options.message.is_empty() { format!("Imported from {}", options.source) } else { options.message };
+        let comment = if options.message.is_empty() {
+            format!("Imported from {}", options.source)
+        } else {
+            options.message
+        };
         let raw = encode(&json!({
             "architecture": arch, "os": options.os, "created": now.to_string(), "comment": comment,
             "config": config.to_json(),
@@ -93,8 +98,13 @@ impl ImageStore {
     }
 
     /// Makes an image of a container's changes, which `write` writes as a layer tar; returns its ID.
-    pub fn commit(&self, commit: Commit, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<String> {
-        let reference = commit.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
+    pub fn commit(
+        &self,
+        commit: Commit,
+        write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<String> {
+        let reference =
+            commit.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
         let mut config = commit.config;
         changes::apply(&mut config, &commit.changes, &commit.shell)?;
         let parent = self.get(&commit.parent)?;
@@ -107,7 +117,12 @@ impl ImageStore {
         }
         spool.seek(SeekFrom::Start(0)).map_err(io("packing the container's changes"))?;
         let _writing = self.writing.lock();
-        let below = parent.config.rootfs.diff_ids.iter().fold(None, |chain, diff| Some(Digest::chain(chain.as_ref(), diff)));
+        let below = parent
+            .config
+            .rootfs
+            .diff_ids
+            .iter()
+            .fold(None, |chain, diff| Some(Digest::chain(chain.as_ref(), diff)));
         let layer = self.layers.add(below.as_ref(), None, Box::new(spool))?;
         let now = Timestamp::now().to_string();
         let mut history: Vec<Value> = parent.config.history.iter().map(|h| json!(h)).collect();
@@ -149,7 +164,9 @@ impl ImageStore {
 fn tempfile_in(dir: &std::path::Path) -> Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o600))
-        .map_err(|e| ImageError::Io { doing: format!("making a file in {}", dir.display()), source: e.into() })?;
+    let fd = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o600)).map_err(|e| ImageError::Io {
+        doing: format!("making a file in {}", dir.display()),
+        source: e.into(),
+    })?;
     Ok(File::from(fd))
 }

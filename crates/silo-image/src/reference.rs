@@ -37,7 +37,11 @@ fn valid_component(text: &str) -> bool {
         let tail = &rest[start..];
         let end = tail.find(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).unwrap_or(tail.len());
         let separator = &tail[..end];
-        if !(separator == "." || separator == "_" || separator == "__" || separator.bytes().all(|b| b == b'-')) {
+        if !(separator == "."
+            || separator == "_"
+            || separator == "__"
+            || separator.bytes().all(|b| b == b'-'))
+        {
             return false;
         }
         rest = &tail[end..];
@@ -71,7 +75,9 @@ impl Reference {
     /// Parses and makes whole; `latest` where neither tag nor digest is given.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(invalid(&format!(": repository name ({text}) cannot be 64-byte hexadecimal strings")));
+            return Err(invalid(&format!(
+                ": repository name ({text}) cannot be 64-byte hexadecimal strings"
+            )));
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(Digest::parse(digest).ok_or_else(|| invalid(""))?)),
@@ -86,7 +92,9 @@ impl Reference {
         }
         let (domain, path) = match name.split_once('/') {
             Some((first, path))
-                if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+                if first.contains(['.', ':'])
+                    || first == "localhost"
+                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
             {
                 (first.to_owned(), path.to_owned())
             }
@@ -96,7 +104,11 @@ impl Reference {
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(invalid(&format!(": repository name ({path}) must be lowercase")));
         }
-        if path.is_empty() || !valid_domain(&domain) || !path.split('/').all(valid_component) || name.len() > 255 {
+        if path.is_empty()
+            || !valid_domain(&domain)
+            || !path.split('/').all(valid_component)
+            || name.len() > 255
+        {
             return Err(invalid(""));
         }
         let path =
@@ -151,7 +163,11 @@ mod tests {
             ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
             ("a/b", "docker.io/a/b:latest", "a/b:latest"),
             ("localhost/a:x", "localhost/a:x", "localhost/a:x"),
-            ("localhost:5000/a/b-c__d.e", "localhost:5000/a/b-c__d.e:latest", "localhost:5000/a/b-c__d.e:latest"),
+            (
+                "localhost:5000/a/b-c__d.e",
+                "localhost:5000/a/b-c__d.e:latest",
+                "localhost:5000/a/b-c__d.e:latest",
+            ),
             ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             ("example.com/X/y", "", ""),
         ] {

@@ -29,7 +29,8 @@ impl ImageStore {
         let (id, names, by_id) = {
             let index = self.lock();
             let id = self.resolve(&index, name)?;
-            let names: Vec<String> = index.references.iter().filter(|(_, of)| **of == id).map(|(n, _)| n.clone()).collect();
+            let names: Vec<String> =
+                index.references.iter().filter(|(_, of)| **of == id).map(|(n, _)| n.clone()).collect();
             let given = Reference::parse(name).ok().map(|r| r.to_string());
             let by_id = !given.is_some_and(|g| names.contains(&g));
             (id, names, by_id)
@@ -105,7 +106,13 @@ impl ImageStore {
     }
 
     /// Deletes an image without names or containers, then its parents that have none either, then unused layers.
-    fn delete(&self, id: &Digest, noprune: bool, users: &dyn Fn(&str) -> Vec<(String, bool)>, removed: &mut Vec<Removed>) {
+    fn delete(
+        &self,
+        id: &Digest,
+        noprune: bool,
+        users: &dyn Fn(&str) -> Vec<(String, bool)>,
+        removed: &mut Vec<Removed>,
+    ) {
         let mut next = Some(id.clone());
         while let Some(id) = next.take() {
             let mut index = self.lock();

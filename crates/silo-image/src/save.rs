@@ -36,7 +36,8 @@ impl ImageStore {
             let id = self.resolve(&index, name)?;
             let Some(held) = index.images.get(&id).cloned() else { continue };
             let by_id = Digest::parse(name).is_some() || id.hex().starts_with(name.as_str());
-            let reference = if by_id { None } else { Reference::parse(name).ok().filter(|r| r.tag.is_some()) };
+            let reference =
+                if by_id { None } else { Reference::parse(name).ok().filter(|r| r.tag.is_some()) };
             match wanted.iter_mut().find(|(have, ..)| *have == id) {
                 Some((_, _, list)) => list.extend(reference),
                 None => wanted.push((id, held, reference.into_iter().collect())),
@@ -49,7 +50,12 @@ impl ImageStore {
             let blob = |hex: &str| format!("blobs/sha256/{hex}");
             for layer in &held.layers {
                 if written.insert(layer.diff.clone()) {
-                    append_reader(&mut tar, &blob(layer.diff.hex()), layer.tar_size, self.layers.tar(&layer.diff)?)?;
+                    append_reader(
+                        &mut tar,
+                        &blob(layer.diff.hex()),
+                        layer.tar_size,
+                        self.layers.tar(&layer.diff)?,
+                    )?;
                 }
             }
             if written.insert(id.clone()) {

@@ -148,7 +148,9 @@ impl ImageStore {
         for diff in &config.rootfs.diff_ids {
             let next = Digest::chain(chain.as_ref(), diff);
             layers.push(
-                self.layers.get(&next).ok_or_else(|| ImageError::Invalid(format!("layer {diff} of {id} is missing")))?,
+                self.layers
+                    .get(&next)
+                    .ok_or_else(|| ImageError::Invalid(format!("layer {diff} of {id} is missing")))?,
             );
             chain = Some(next);
         }
@@ -272,7 +274,8 @@ impl ImageStore {
     /// All images, newest first.
     pub fn list(&self) -> Vec<Image> {
         let index = self.lock();
-        let mut all: Vec<Image> = index.images.iter().map(|(id, held)| self.image(&index, id, held)).collect();
+        let mut all: Vec<Image> =
+            index.images.iter().map(|(id, held)| self.image(&index, id, held)).collect();
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         all
     }
@@ -298,7 +301,8 @@ impl ImageStore {
             .iter()
             .filter(|(other, held)| {
                 *other == id
-                    || (held.layers.len() > base.len() && !base.is_empty()
+                    || (held.layers.len() > base.len()
+                        && !base.is_empty()
                         && base.iter().zip(&held.layers).all(|(a, b)| **a == b.chain))
             })
             .map(|(id, _)| id.to_string())
@@ -362,7 +366,9 @@ impl ImageStore {
         let Some(held) = index.images.get(id) else { return 0 };
         held.layers
             .iter()
-            .filter(|l| index.images.iter().any(|(o, h)| o != id && h.layers.iter().any(|x| x.chain == l.chain)))
+            .filter(|l| {
+                index.images.iter().any(|(o, h)| o != id && h.layers.iter().any(|x| x.chain == l.chain))
+            })
             .map(|l| l.size)
             .sum()
     }

@@ -24,7 +24,9 @@ pub enum NetworkError {
         reason: &'static str,
     },
     /// Every candidate is used.
-    #[error("no free subnet among 172.17.0.0/16 to 172.31.0.0/16 and 10.88.0.0/16 to 10.255.0.0/16: configure one")]
+    #[error(
+        "no free subnet among 172.17.0.0/16 to 172.31.0.0/16 and 10.88.0.0/16 to 10.255.0.0/16: configure one"
+    )]
     NoSubnet,
     /// All addresses are given out.
     #[error("no available IPv4 addresses on this network's address pools: bridge ({0})")]
@@ -41,7 +43,9 @@ pub enum NetworkError {
         subnet: Subnet,
     },
     /// A wished hardware address is none.
-    #[error("invalid MAC address: {0:?} is not six pairs of hex digits of one interface, as 02:42:ac:11:00:02")]
+    #[error(
+        "invalid MAC address: {0:?} is not six pairs of hex digits of one interface, as 02:42:ac:11:00:02"
+    )]
     Mac(String),
     /// The interface name that follows from the container's id is in use.
     #[error("container {0} is attached already")]

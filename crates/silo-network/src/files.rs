@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn loopback_servers_of_the_host_are_dropped() {
-        let host = "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\nsearch a b\noptions edns0\n";
+        let host =
+            "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\nsearch a b\noptions edns0\n";
         let text = resolv_conf(host, &[], &[], &[]);
         assert!(text.ends_with("\nnameserver 10.0.0.2\nsearch a b\noptions edns0\n"), "{text}");
         let text = resolv_conf("nameserver 127.0.0.53\n", &[], &[], &[]);

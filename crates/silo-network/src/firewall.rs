@@ -144,7 +144,8 @@ mod tests {
             to: Ipv4Addr::new(172, 17, 0, 2),
             to_port: 80,
         };
-        let forwards = [forward([0, 0, 0, 0], 8080), forward([127, 0, 0, 1], 8081), forward([10, 0, 0, 9], 8082)];
+        let forwards =
+            [forward([0, 0, 0, 0], 8080), forward([127, 0, 0, 1], 8081), forward([10, 0, 0, 9], 8082)];
         let text = script("silo0", "172.17.0.0/16".parse().unwrap(), &forwards);
         let count = |rule: &str| text.matches(rule).count();
         assert_eq!(count("fib daddr type local tcp dport 8080 dnat to 172.17.0.2:80\n"), 2);

@@ -19,6 +19,7 @@ pub use error::NetworkError;
 pub use files::{hosts_file, resolv_conf};
 pub use network::Network;
 pub use record::{
-    AdapterForm, AdapterRecord, AttachOptions, Attached, NetworkConfig, NetworkInfo, PortRequest, PublishedPort,
+    AdapterForm, AdapterRecord, AttachOptions, Attached, NetworkConfig, NetworkInfo, PortRequest,
+    PublishedPort,
 };
 pub use subnet::{Subnet, SubnetError};

@@ -94,11 +94,8 @@ pub(crate) fn create_bridge(socket: &mut Socket, name: &str, mtu: u32) -> io::Re
     socket.change(message)
 }
 
-/// Makes a veth pair, both ends up, one a port of a bridge here, the other in another namespace: one message for all of it.
+/// Makes a veth pair, one end up and a port of a bridge here, the other (down) in another namespace: one message for all of it.
 pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_, impl AsFd>) -> io::Result<()> {
-    let up = |message: &mut Message| {
-        message.raw(&link_header(0, IFF_UP, IFF_UP));
-    };
     let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, IFF_UP, IFF_UP));
     message
         .text(IFLA_IFNAME, veth.host)
@@ -109,7 +106,8 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_, impl AsFd>) -> io
         .nested(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |data| {
                 data.nested(VETH_INFO_PEER, |peer| {
-                    up(peer);
+                    // Down: the kernel opens the peer before it knows its other end (ENOTCONN).
+                    peer.raw(&link_header(0, 0, 0));
                     peer.text(IFLA_IFNAME, veth.inside)
                         .number(IFLA_MTU, veth.mtu)
                         .number(IFLA_NUM_TX_QUEUES, 1)
@@ -193,7 +191,20 @@ pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Message {
         RTM_NEWROUTE,
         CREATE | REPLACE,
         // rtmsg: family, destination and source length, tos, table main, protocol boot, scope universe, type unicast, flags.
-        &[INET, 0, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST, 0, 0, 0, 0],
+        &[
+            INET,
+            0,
+            0,
+            0,
+            libc::RT_TABLE_MAIN,
+            libc::RTPROT_BOOT,
+            libc::RT_SCOPE_UNIVERSE,
+            libc::RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ],
     );
     message.attribute(RTA_GATEWAY, &gateway.octets()).number(RTA_OIF, index);
     message
@@ -201,13 +212,18 @@ pub(crate) fn add_default_route(index: u32, gateway: Ipv4Addr) -> Message {
 
 /// IPv4 addresses of the host: (index of the link, address, its subnet).
 pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv4Addr, Subnet)>> {
-    dump(socket, || Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]), |answer| {
-        let prefix = *answer.get(1)?;
-        let index = netlink::number(answer.get(4..8)?)?;
-        let (_, payload) = netlink::attributes(answer.get(ADDRESS_HEADER..)?).find(|(a, _)| *a == IFA_LOCAL)?;
-        let address = Ipv4Addr::from(*payload.first_chunk::<4>()?);
-        Some((index, address, Subnet::containing(address, prefix)))
-    })
+    dump(
+        socket,
+        || Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]),
+        |answer| {
+            let prefix = *answer.get(1)?;
+            let index = netlink::number(answer.get(4..8)?)?;
+            let (_, payload) =
+                netlink::attributes(answer.get(ADDRESS_HEADER..)?).find(|(a, _)| *a == IFA_LOCAL)?;
+            let address = Ipv4Addr::from(*payload.first_chunk::<4>()?);
+            Some((index, address, Subnet::containing(address, prefix)))
+        },
+    )
 }
 
 /// What the host sends where: (destination, index of the link) of its IPv4 routes, but for the default route and the
@@ -215,20 +231,24 @@ pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv4Addr, S
 pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<(Subnet, u32)>> {
     let mut header = [0; ROUTE_HEADER];
     header[0] = INET;
-    dump(socket, move || Message::new(RTM_GETROUTE, 0, &header), |answer| {
-        let (prefix, mut table) = (*answer.get(1)?, u32::from(*answer.get(4)?));
-        let (mut destination, mut link) = (Ipv4Addr::UNSPECIFIED, 0);
-        for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
-            match attribute {
-                RTA_DST => destination = Ipv4Addr::from(*payload.first_chunk::<4>()?),
-                RTA_OIF => link = netlink::number(payload)?,
-                RTA_TABLE => table = netlink::number(payload)?,
-                _ => {}
+    dump(
+        socket,
+        move || Message::new(RTM_GETROUTE, 0, &header),
+        |answer| {
+            let (prefix, mut table) = (*answer.get(1)?, u32::from(*answer.get(4)?));
+            let (mut destination, mut link) = (Ipv4Addr::UNSPECIFIED, 0);
+            for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
+                match attribute {
+                    RTA_DST => destination = Ipv4Addr::from(*payload.first_chunk::<4>()?),
+                    RTA_OIF => link = netlink::number(payload)?,
+                    RTA_TABLE => table = netlink::number(payload)?,
+                    _ => {}
+                }
             }
-        }
-        (prefix > 0 && table != u32::from(libc::RT_TABLE_LOCAL))
-            .then(|| (Subnet::containing(destination, prefix), link))
-    })
+            (prefix > 0 && table != u32::from(libc::RT_TABLE_LOCAL))
+                .then(|| (Subnet::containing(destination, prefix), link))
+        },
+    )
 }
 
 fn dump<T>(

@@ -22,8 +22,11 @@ pub(crate) fn create<T: Send>(
     let make = move || {
         netns::unshare_network().map_err(kernel("making a network namespace"))?;
         let namespace = netns::current_network().map_err(kernel("opening a new network namespace"))?;
-        let mut socket = Socket::open().map_err(kernel("opening a netlink socket in a new network namespace"))?;
-        socket.change(links::set_up(LOOPBACK)).map_err(kernel("bringing loopback up in a new network namespace"))?;
+        let mut socket =
+            Socket::open().map_err(kernel("opening a netlink socket in a new network namespace"))?;
+        socket
+            .change(links::set_up(LOOPBACK))
+            .map_err(kernel("bringing loopback up in a new network namespace"))?;
         let made = furnish(&namespace, &mut socket)?;
         Ok((namespace, made))
     };

@@ -85,9 +85,17 @@ fn parse_subnet(text: &str) -> Result<(Ipv4Addr, Subnet)> {
 
 /// The first of the usual pools that the host neither has nor routes.
 fn free_subnet(socket: &mut Socket) -> Result<(Ipv4Addr, Subnet)> {
-    let mut taken: Vec<Subnet> =
-        links::routes(socket).map_err(kernel("reading the host's routes"))?.into_iter().map(|(s, _)| s).collect();
-    taken.extend(links::addresses(socket).map_err(kernel("reading the host's addresses"))?.into_iter().map(|(.., s)| s));
+    let mut taken: Vec<Subnet> = links::routes(socket)
+        .map_err(kernel("reading the host's routes"))?
+        .into_iter()
+        .map(|(s, _)| s)
+        .collect();
+    taken.extend(
+        links::addresses(socket)
+            .map_err(kernel("reading the host's addresses"))?
+            .into_iter()
+            .map(|(.., s)| s),
+    );
     let pools = (17..=31).map(|n| [172, n, 0, 1]).chain((88..=255).map(|n| [10, n, 0, 1]));
     for gateway in pools.map(Ipv4Addr::from) {
         let subnet = Subnet::containing(gateway, 16);
@@ -107,7 +115,9 @@ impl Network {
             return Err(NetworkError::BridgeName(bridge));
         }
         let mut socket = Socket::open().map_err(kernel("opening a netlink socket"))?;
-        let find = |socket: &mut Socket| links::find(socket, &bridge).map_err(kernel(format!("looking for {bridge}")));
+        let find = |socket: &mut Socket| {
+            links::find(socket, &bridge).map_err(kernel(format!("looking for {bridge}")))
+        };
         let found = find(&mut socket)?;
         if found.as_ref().is_some_and(|l| l.kind != "bridge") {
             return Err(NetworkError::NotABridge(bridge));
@@ -136,7 +146,9 @@ impl Network {
                 .change(links::add_address(index, gateway, subnet))
                 .map_err(kernel(format!("giving {bridge} the address {gateway}")))?;
         }
-        socket.change(links::set_mac(index, MacAddress::of(gateway))).map_err(kernel(format!("setting up {bridge}")))?;
+        socket
+            .change(links::set_mac(index, MacAddress::of(gateway)))
+            .map_err(kernel(format!("setting up {bridge}")))?;
         socket.change(links::set_up(index)).map_err(kernel(format!("bringing {bridge} up")))?;
         for (file, value) in [
             ("/proc/sys/net/ipv4/ip_forward".to_owned(), "1"),
@@ -206,8 +218,7 @@ impl Network {
         let (namespace, ()) = namespace::create(|namespace, inside| {
             {
                 let mut state = self.state();
-                let veth =
-                    Veth { host, bridge: self.index, inside: INSIDE, mac, netns: namespace, mtu: MTU };
+                let veth = Veth { host, bridge: self.index, inside: INSIDE, mac, netns: namespace, mtu: MTU };
                 // A pair of that name is what a crash left: its container is not running, or it would be adopted.
                 let made = links::create_veth(&mut state.socket, &veth).or_else(|e| {
                     if !links::exists(&e) {
@@ -220,12 +231,16 @@ impl Network {
             }
             let link = links::find(inside, INSIDE)
                 .map_err(kernel("looking for eth0 in a new namespace"))?
-                .ok_or_else(|| kernel("looking for eth0 in a new namespace")(std::io::ErrorKind::NotFound.into()))?;
+                .ok_or_else(|| {
+                    kernel("looking for eth0 in a new namespace")(std::io::ErrorKind::NotFound.into())
+                })?;
             inside
                 .change(links::add_address(link.index, ipv4, self.subnet))
                 .map_err(kernel(format!("giving eth0 the address {ipv4}")))?;
             inside.change(links::set_up(link.index)).map_err(kernel("bringing eth0 up"))?;
-            inside.change(links::add_default_route(link.index, self.gateway)).map_err(kernel("setting the default route"))
+            inside
+                .change(links::add_default_route(link.index, self.gateway))
+                .map_err(kernel("setting the default route"))
         })?;
         Ok(namespace)
     }
@@ -286,7 +301,8 @@ impl Network {
             reason,
         };
         let mut state = self.state();
-        let published = state.ports.claim(container, adapter.ipv4, &wishes).map_err(|r| failed(r.to_string()))?;
+        let published =
+            state.ports.claim(container, adapter.ipv4, &wishes).map_err(|r| failed(r.to_string()))?;
         if let Err(e) = firewall::replace(&self.bridge, self.subnet, &state.ports.forwards()) {
             state.ports.release(container);
             return Err(failed(e.to_string()));
@@ -400,7 +416,10 @@ mod tests {
             again.adopt(&a.adapter);
             let _ = again.sweep();
             let names: Vec<String> = links::all(&mut socket).unwrap().into_iter().map(|l| l.name).collect();
-            assert!(names.contains(&a.adapter.host_interface) && !names.contains(&"svbbbbbbbbbb".to_owned()), "{names:?}");
+            assert!(
+                names.contains(&a.adapter.host_interface) && !names.contains(&"svbbbbbbbbbb".to_owned()),
+                "{names:?}"
+            );
             again.detach(&a.adapter).unwrap();
             again.teardown().unwrap();
             let left: Vec<String> = links::all(&mut socket).unwrap().into_iter().map(|l| l.name).collect();

@@ -49,7 +49,11 @@ impl Pool {
     pub(crate) fn take(&mut self, address: Ipv4Addr) -> Result<()> {
         match self.subnet.position(address) {
             Some(position) if (1..=self.subnet.hosts()).contains(&position) => {
-                if self.used.insert(position) { Ok(()) } else { Err(NetworkError::AddressTaken(address)) }
+                if self.used.insert(position) {
+                    Ok(())
+                } else {
+                    Err(NetworkError::AddressTaken(address))
+                }
             }
             _ => Err(NetworkError::AddressOutside { address, subnet: self.subnet }),
         }

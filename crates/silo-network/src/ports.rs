@@ -58,9 +58,16 @@ impl Wish {
         }
         let host_ip = match host_ip.as_str() {
             "" => Ipv4Addr::UNSPECIFIED,
-            text => text.parse().map_err(|_| invalid("only IPv4 addresses of the host can be published on"))?,
+            text => {
+                text.parse().map_err(|_| invalid("only IPv4 addresses of the host can be published on"))?
+            }
         };
-        Ok(Self { container_port: *container_port, protocol: transport, host_ip, host_ports: (*first, *last) })
+        Ok(Self {
+            container_port: *container_port,
+            protocol: transport,
+            host_ip,
+            host_ports: (*first, *last),
+        })
     }
 }
 
@@ -97,7 +104,8 @@ impl Ports {
             let (first, last) = wish.host_ports;
             let mut found = None;
             for port in first..=last {
-                let ours = self.claims.values().flatten().chain(&made).any(|c| clashes(&c.forward, wish, port));
+                let ours =
+                    self.claims.values().flatten().chain(&made).any(|c| clashes(&c.forward, wish, port));
                 match hold(wish.protocol, wish.host_ip, port) {
                     _ if ours => {}
                     Ok((port, holder)) => {
@@ -115,7 +123,10 @@ impl Ports {
                 });
             };
             let Wish { container_port: to_port, protocol, host_ip, .. } = *wish;
-            made.push(Claim { forward: Forward { protocol, host_ip, host_port, to, to_port }, _holder: holder });
+            made.push(Claim {
+                forward: Forward { protocol, host_ip, host_port, to, to_port },
+                _holder: holder,
+            });
         }
         let published = made.iter().map(|c| published(&c.forward)).collect();
         self.claims.insert(container.to_owned(), made);
@@ -219,7 +230,8 @@ mod tests {
     #[test]
     fn requests_are_checked() {
         assert!(wish("TCP", "", (0, 0)).is_ok());
-        for (protocol, ip, ports) in [("icmp", "", (1, 1)), ("tcp", "::1", (1, 1)), ("tcp", "", (2, 1)), ("tcp", "", (0, 9))]
+        for (protocol, ip, ports) in
+            [("icmp", "", (1, 1)), ("tcp", "::1", (1, 1)), ("tcp", "", (2, 1)), ("tcp", "", (0, 9))]
         {
             assert!(wish(protocol, ip, ports).unwrap_err().is_invalid());
         }

@@ -23,7 +23,8 @@ pub const STATUS_FD_ANNOTATION: &str = "dev.silo.status-fd";
 pub(crate) const STATUS_FD_VARIABLE: &str = "SILO_STATUS_FD";
 
 fn read<T: for<'a> serde::Deserialize<'a>>(path: &Path) -> io::Result<T> {
-    let text = std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    let text =
+        std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     serde_json::from_slice(&text)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display())))
 }
@@ -65,7 +66,10 @@ impl Bundle {
 
     /// Whether [`STATUS_FD_ANNOTATION`] is set.
     pub fn wants_status_pipe(&self) -> bool {
-        self.spec.annotations().as_ref().is_some_and(|a| a.get(STATUS_FD_ANNOTATION).is_some_and(|v| v == "1"))
+        self.spec
+            .annotations()
+            .as_ref()
+            .is_some_and(|a| a.get(STATUS_FD_ANNOTATION).is_some_and(|v| v == "1"))
     }
 }
 

@@ -43,7 +43,8 @@ pub fn start(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio) -> Result<Started, 
     let linux = bundle.linux().map_err(failure)?;
     let filter = match linux.seccomp() {
         Some(profile) => Some(
-            seccomp::compile(profile).map_err(|e| Failure { kind: FailureKind::Invalid, message: e.to_string() })?,
+            seccomp::compile(profile)
+                .map_err(|e| Failure { kind: FailureKind::Invalid, message: e.to_string() })?,
         ),
         None => None,
     };
@@ -67,8 +68,13 @@ fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<Filter>)
         match bundle.namespace(kind) {
             Some(None) => flags |= flag,
             Some(Some(path)) => {
-                let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("namespace {}: {e}", path.display())))?;
+                let fd =
+                    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+                        io::Error::new(
+                            io::Error::from(e).kind(),
+                            format!("namespace {}: {e}", path.display()),
+                        )
+                    })?;
                 match kind {
                     // Before the fork: entering them needs the supervisor's rights, and a pid namespace is for children.
                     Ns::Network | Ns::Pid => mount::setns(&fd, flag)?,
@@ -91,7 +97,8 @@ fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<Filter>)
     match unsafe { process::clone3(flags, None) }? {
         Fork::Child => {
             drop(ours);
-            let failed = first_process(bundle, prepared, join, &theirs, &stdio, filter.as_ref(), status_writer);
+            let failed =
+                first_process(bundle, prepared, join, &theirs, &stdio, filter.as_ref(), status_writer);
             report::send(&theirs, &Report::Failed(failed), &[]);
             process::exit_now(1)
         }
@@ -110,7 +117,12 @@ fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<Filter>)
     }
 }
 
-fn supervise_start(bundle: &Bundle, cgroup: &Cgroup, pid: i32, channel: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+fn supervise_start(
+    bundle: &Bundle,
+    cgroup: &Cgroup,
+    pid: i32,
+    channel: &OwnedFd,
+) -> io::Result<Option<OwnedFd>> {
     cgroup.add(pid)?;
     if bundle.namespace(Ns::User).is_some() {
         let maps = |m: &Option<Vec<LinuxIdMapping>>| -> Vec<IdMap> {
@@ -182,13 +194,16 @@ fn first_process(
             }
         }
         rustix::process::umask(Mode::empty());
-        prepared.enter(bundle, !userns)?;
+        prepared.enter(bundle, !userns, || sysctls(bundle))?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        sysctls(bundle)?;
         let process = bundle.process()?;
         if !process.cwd().exists() {
-            std::fs::create_dir_all(process.cwd())
-                .map_err(|e| io::Error::new(e.kind(), format!("making the working directory {}: {e}", process.cwd().display())))?;
+            std::fs::create_dir_all(process.cwd()).map_err(|e| {
+                io::Error::new(
+                    e.kind(),
+                    format!("making the working directory {}: {e}", process.cwd().display()),
+                )
+            })?;
         }
         finish::streams(stdio, channel, process.user().uid())?;
         process::prctl(libc::PR_SET_PDEATHSIG, 0)
@@ -206,8 +221,9 @@ fn sysctls(bundle: &Bundle) -> io::Result<()> {
     for (name, value) in bundle.linux()?.sysctl().iter().flatten() {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let file = rustix::fs::open(path.as_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        file.and_then(|f| rustix::io::write(&f, value.as_bytes()))
-            .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("setting sysctl {name}={value}: {e}")))?;
+        file.and_then(|f| rustix::io::write(&f, value.as_bytes())).map_err(|e| {
+            io::Error::new(io::Error::from(e).kind(), format!("setting sysctl {name}={value}: {e}"))
+        })?;
     }
     Ok(())
 }

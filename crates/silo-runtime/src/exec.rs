@@ -92,7 +92,8 @@ fn run(
         _ => return Err(io::Error::other("the process died before it started")),
     };
     let pidfd = process::pidfd_open(pid)?;
-    let placed = cgroup.add(pid).and_then(|()| Ok(rustix::io::write(&ours, b"go")?)).and_then(|_| follow(&ours));
+    let placed =
+        cgroup.add(pid).and_then(|()| Ok(rustix::io::write(&ours, b"go")?)).and_then(|_| follow(&ours));
     match placed {
         Ok(terminal) => Ok(Started { pid, pidfd, terminal, status: status_reader }),
         Err(e) => {

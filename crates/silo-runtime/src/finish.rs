@@ -94,7 +94,10 @@ pub(crate) fn become_program(process: &Process, filter: Option<&Filter>, status:
     match prepare(process, filter, status) {
         Ok((program, args, env)) => {
             let error = process::exec(program.as_os_str(), &args, &env);
-            exec_failure(&process.args().as_ref().and_then(|a| a.first()).cloned().unwrap_or_default(), &error)
+            exec_failure(
+                &process.args().as_ref().and_then(|a| a.first()).cloned().unwrap_or_default(),
+                &error,
+            )
         }
         Err(f) => f,
     }
@@ -104,13 +107,15 @@ type Program = (PathBuf, Vec<CString>, Vec<CString>);
 
 fn prepare(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) -> Result<Program, Failure> {
     let args = process.args().as_deref().unwrap_or(&[]);
-    let name = args.first().ok_or_else(|| Failure { kind: FailureKind::Invalid, message: "no command".into() })?;
+    let name =
+        args.first().ok_or_else(|| Failure { kind: FailureKind::Invalid, message: "no command".into() })?;
     let mut env: Vec<String> = process.env().clone().unwrap_or_default();
     (|| -> io::Result<()> {
         limits(process)?;
         if let Some(score) = process.oom_score_adj() {
             // Lowering it needs CAP_SYS_RESOURCE, which a restricted host may not give: then it stays.
-            let file = rustix::fs::open("/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+            let file =
+                rustix::fs::open("/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
             if let Ok(file) = file {
                 let _ = rustix::io::write(&file, score.to_string().as_bytes());
             }
@@ -127,7 +132,10 @@ fn prepare(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) 
         let _ = rustix::process::chdir(cwd);
         credentials(process, filter)?;
         rustix::process::chdir(cwd).map_err(|e| {
-            io::Error::new(io::Error::from(e).kind(), format!("chdir to cwd ({:?}) set in config.json failed: {e}", cwd.display()))
+            io::Error::new(
+                io::Error::from(e).kind(),
+                format!("chdir to cwd ({:?}) set in config.json failed: {e}", cwd.display()),
+            )
         })?;
         rustix::process::umask(Mode::from_raw_mode(process.user().umask().unwrap_or(0o022)));
         Ok(())
@@ -140,7 +148,9 @@ fn prepare(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) 
     let program = find(name, path)?;
     let strings = |list: &[String]| -> Result<Vec<CString>, Failure> {
         list.iter()
-            .map(|s| CString::new(s.as_str()).map_err(|e| failure(io::Error::new(io::ErrorKind::InvalidInput, e))))
+            .map(|s| {
+                CString::new(s.as_str()).map_err(|e| failure(io::Error::new(io::ErrorKind::InvalidInput, e)))
+            })
             .collect()
     };
     let (args, env) = (strings(args)?, strings(&env)?);
@@ -280,7 +290,9 @@ fn find(name: &str, path: &str) -> Result<PathBuf, Failure> {
 /// In the words that the docker client knows its exit codes 126 and 127 by.
 fn exec_failure(name: &str, error: &io::Error) -> Failure {
     let (kind, why) = match error.raw_os_error() {
-        Some(libc::ENOENT) => (FailureKind::ProgramNotFound, format!("stat {name}: no such file or directory")),
+        Some(libc::ENOENT) => {
+            (FailureKind::ProgramNotFound, format!("stat {name}: no such file or directory"))
+        }
         Some(libc::EACCES) => (FailureKind::ProgramNotExecutable, "permission denied".into()),
         Some(libc::EISDIR) => (FailureKind::ProgramNotExecutable, "is a directory: permission denied".into()),
         Some(libc::ENOEXEC) => (FailureKind::ProgramNotExecutable, "exec format error".into()),

@@ -74,8 +74,6 @@ fn set_propagation(o: &mut Options, kind: u64, recursive: bool) -> (u64, u64) {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     root: OwnedFd,
-    /// Where the root is attached before it becomes the root.
-    root_target: OwnedFd,
     mounts: Vec<Ready>,
     /// Device nodes for a container that may not make them.
     devices: Vec<(PathBuf, OwnedFd)>,
@@ -130,7 +128,9 @@ pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
             "cgroup" => cgroups(bundle)?,
             "proc" | "tmpfs" | "devpts" | "mqueue" | "cgroup2" => Ready::InContainer,
             "sysfs" if !userns => Ready::InContainer,
-            _ => Ready::Mount(filesystem(entry, &stage).map_err(context("mounting for", entry.destination()))?),
+            _ => {
+                Ready::Mount(filesystem(entry, &stage).map_err(context("mounting for", entry.destination()))?)
+            }
         };
         mounts.push(ready);
     }
@@ -141,9 +141,7 @@ pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
             devices.push((path.clone(), mount::clone_tree(&path, false).map_err(context("taking", &path))?));
         }
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root_target = rustix::fs::open(&stage, flags, Mode::empty())?;
-    Ok(Prepared { root, root_target, mounts, devices })
+    Ok(Prepared { root, mounts, devices })
 }
 
 /// A detached mount of an overlay, a bind source or another file system.
@@ -156,7 +154,8 @@ fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
         "bind" | "none" | "" => {
             let fd = mount::clone_tree(source, options.recursive).map_err(context("binding", source))?;
             if let Some(mapping) = &mapping {
-                mount::set_idmap(&fd, options.recursive, mapping).map_err(context("mapping the ids of", source))?;
+                mount::set_idmap(&fd, options.recursive, mapping)
+                    .map_err(context("mapping the ids of", source))?;
             }
             fd
         }
@@ -203,9 +202,9 @@ fn overlay(options: &Options, mapping: Option<&OwnedFd>, stage: &Path) -> io::Re
     if staged {
         std::fs::create_dir(&target)?;
     }
-    overlay.mount(&target).map_err(|e| {
-        io::Error::new(e.kind(), format!("overlay of {} layers: {e}", overlay.lower.len()))
-    })?;
+    overlay
+        .mount(&target)
+        .map_err(|e| io::Error::new(e.kind(), format!("overlay of {} layers: {e}", overlay.lower.len())))?;
     let fd = mount::clone_tree(&target, false)?;
     mount::detach(&target)?;
     if staged {
@@ -244,10 +243,18 @@ fn cgroups(bundle: &Bundle) -> io::Result<Ready> {
 impl Prepared {
     /// In the first process, with all its namespaces: makes the tree and makes it the root.
     /// `mknod`: device nodes may be made (no user namespace).
-    pub(crate) fn enter(self, bundle: &Bundle, mknod: bool) -> io::Result<()> {
+    pub(crate) fn enter(
+        self,
+        bundle: &Bundle,
+        mknod: bool,
+        before_locking: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
         // Whatever is mounted from here on stays here.
         mount::make_all_slave()?;
-        mount::attach(&self.root, &self.root_target).map_err(|e| io::Error::new(e.kind(), format!("attaching the root: {e}")))?;
+        // On a place of this namespace that every host has and every user may enter; it is covered for a moment only.
+        let place_of_root = open_path(Path::new("/proc"))?;
+        mount::attach(&self.root, &place_of_root)
+            .map_err(|e| io::Error::new(e.kind(), format!("attaching the root: {e}")))?;
         let root = &self.root;
         let mut own_dev = false;
         let entries = bundle.spec.mounts().iter().flatten();
@@ -270,10 +277,12 @@ impl Prepared {
                     if late {
                         read_only_later.push(at.clone());
                     }
-                    let source = entry.source().as_deref().unwrap_or(Path::new(kind)).to_string_lossy().into_owned();
+                    let source =
+                        entry.source().as_deref().unwrap_or(Path::new(kind)).to_string_lossy().into_owned();
                     own_dev |= at == Path::new("/dev") && kind == "tmpfs";
-                    place(root, at, true)
-                        .and_then(|t| mount::attach(mount::new_filesystem(kind, &source, &options.data, set)?, t))
+                    place(root, at, true).and_then(|t| {
+                        mount::attach(mount::new_filesystem(kind, &source, &options.data, set)?, t)
+                    })
                 }
             };
             result.map_err(describe)?;
@@ -286,6 +295,8 @@ impl Prepared {
             mount::set_attr(&fd, false, attr::RDONLY, 0)?;
         }
         make_root(root)?;
+        // While /proc/sys can still be written.
+        before_locking()?;
         let linux = bundle.linux()?;
         for path in linux.readonly_paths().iter().flatten() {
             read_only(Path::new(path)).map_err(context("making read-only", Path::new(path)))?;
@@ -301,7 +312,7 @@ impl Prepared {
 /// thread's own mount namespace. The tree goes with the descriptor and the namespace.
 pub fn assemble(bundle: &Bundle) -> io::Result<OwnedFd> {
     let prepared = prepare(bundle)?;
-    mount::attach(&prepared.root, &prepared.root_target)?;
+    mount::attach(&prepared.root, open_path(&bundle.dir.join("rootfs"))?)?;
     for (entry, ready) in bundle.spec.mounts().iter().flatten().zip(prepared.mounts) {
         if let Ready::Mount(fd) = ready {
             let target = place(&prepared.root, entry.destination(), is_directory(&fd)?)?;
@@ -333,8 +344,18 @@ fn place(root: &OwnedFd, at: &Path, directory: bool) -> io::Result<OwnedFd> {
     }
 }
 
-fn attach_cgroups(root: &OwnedFd, at: &Path, list: Vec<(String, OwnedFd)>, options: &Options) -> io::Result<()> {
-    let tmpfs = mount::new_filesystem("tmpfs", "tmpfs", &["mode=755".into()], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+fn attach_cgroups(
+    root: &OwnedFd,
+    at: &Path,
+    list: Vec<(String, OwnedFd)>,
+    options: &Options,
+) -> io::Result<()> {
+    let tmpfs = mount::new_filesystem(
+        "tmpfs",
+        "tmpfs",
+        &["mode=755".into()],
+        attr::NOSUID | attr::NODEV | attr::NOEXEC,
+    )?;
     mount::attach(&tmpfs, place(root, at, true)?)?;
     let read_only = options.set & attr::RDONLY;
     for (name, fd) in list {
@@ -352,8 +373,14 @@ fn attach_cgroups(root: &OwnedFd, at: &Path, list: Vec<(String, OwnedFd)>, optio
     Ok(())
 }
 
-fn fill_dev(bundle: &Bundle, root: &OwnedFd, devices: Vec<(PathBuf, OwnedFd)>, mknod: bool) -> io::Result<()> {
-    let dev = beneath::open_in_root(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+fn fill_dev(
+    bundle: &Bundle,
+    root: &OwnedFd,
+    devices: Vec<(PathBuf, OwnedFd)>,
+    mknod: bool,
+) -> io::Result<()> {
+    let dev =
+        beneath::open_in_root(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
     if mknod {
         for (name, major, minor) in DEVICES {
             let device = rustix::fs::makedev(*major, *minor);
@@ -370,8 +397,12 @@ fn fill_dev(bundle: &Bundle, root: &OwnedFd, devices: Vec<(PathBuf, OwnedFd)>, m
             let Ok(relative) = path.strip_prefix("/dev") else {
                 return Err(invalid(format!("device {} is not below /dev", path.display())));
             };
-            let parent = place(root, &Path::new("/dev").join(relative.parent().unwrap_or(Path::new(""))), true)?;
-            let name = relative.file_name().and_then(|n| n.to_str()).ok_or_else(|| invalid("a device without a name"))?;
+            let parent =
+                place(root, &Path::new("/dev").join(relative.parent().unwrap_or(Path::new(""))), true)?;
+            let name = relative
+                .file_name()
+                .and_then(|n| n.to_str())
+                .ok_or_else(|| invalid("a device without a name"))?;
             let number = rustix::fs::makedev(device.major() as u32, device.minor() as u32);
             node(&parent, name, kind, device.file_mode().unwrap_or(0o666), number)?;
             rustix::fs::chownat(
@@ -414,7 +445,8 @@ fn node(dir: impl AsFd, name: &str, kind: FileType, mode: u32, device: u64) -> i
 /// pivot_root(2) onto itself: the old root lies over the new one for a moment and is then detached.
 fn make_root(root: &OwnedFd) -> io::Result<()> {
     rustix::process::fchdir(root)?;
-    rustix::process::pivot_root(".", ".").map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("pivot_root: {e}")))?;
+    rustix::process::pivot_root(".", ".")
+        .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("pivot_root: {e}")))?;
     mount::detach(Path::new("."))?;
     Ok(rustix::process::chdir("/")?)
 }
@@ -434,7 +466,12 @@ fn mask(path: &Path) -> io::Result<()> {
         other => other?,
     };
     let cover = if is_directory(&target)? {
-        mount::new_filesystem("tmpfs", "tmpfs", &[], attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?
+        mount::new_filesystem(
+            "tmpfs",
+            "tmpfs",
+            &[],
+            attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+        )?
     } else {
         mount::clone_tree(Path::new("/dev/null"), false)?
     };

@@ -87,8 +87,12 @@ fn architectures() -> &'static [(u32, Arch, Numbers)] {
     #[cfg(target_arch = "x86_64")]
     {
         &[
-            (AUDIT_X86_64, Arch::ScmpArchX86_64, |n| syscalls::x86_64::Sysno::from_str(n).ok().map(|s| s.id() as u32)),
-            (AUDIT_I386, Arch::ScmpArchX86, |n| syscalls::x86::Sysno::from_str(n).ok().map(|s| s.id() as u32)),
+            (AUDIT_X86_64, Arch::ScmpArchX86_64, |n| {
+                syscalls::x86_64::Sysno::from_str(n).ok().map(|s| s.id() as u32)
+            }),
+            (AUDIT_I386, Arch::ScmpArchX86, |n| {
+                syscalls::x86::Sysno::from_str(n).ok().map(|s| s.id() as u32)
+            }),
         ]
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -108,7 +112,10 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, SeccompError> {
     for (index, (audit, arch, numbers)) in architectures().iter().enumerate() {
         if index == 0 || wanted.contains(arch) {
             let is_x86_64 = *audit == AUDIT_X86_64;
-            sections.push((*audit, section(profile.syscalls().as_deref().unwrap_or(&[]), *numbers, default, is_x86_64)?));
+            sections.push((
+                *audit,
+                section(profile.syscalls().as_deref().unwrap_or(&[]), *numbers, default, is_x86_64)?,
+            ));
         }
     }
     let mut program = vec![insn(LD, 0, 0, ARCH)];
@@ -361,8 +368,14 @@ mod tests {
 
     #[test]
     fn comparisons_hold_on_both_halves() {
-        let ops = [("LT", [true, false, false]), ("LE", [true, true, false]), ("GE", [false, true, true]),
-            ("GT", [false, false, true]), ("EQ", [false, true, false]), ("NE", [true, false, true])];
+        let ops = [
+            ("LT", [true, false, false]),
+            ("LE", [true, true, false]),
+            ("GE", [false, true, true]),
+            ("GT", [false, false, true]),
+            ("EQ", [false, true, false]),
+            ("NE", [true, false, true]),
+        ];
         for value in [5u64, 1 << 32, (7 << 32) + 9] {
             for (op, expected) in ops {
                 let f = profile(&format!(

@@ -86,7 +86,10 @@ impl Sandbox {
                 .stderr(log)
                 .spawn()?;
             // Reaps it whenever it ends; costs a parked thread's stack address space only.
-            std::thread::Builder::new().name("reap".into()).stack_size(16 << 10).spawn(move || child.wait())?;
+            std::thread::Builder::new()
+                .name("reap".into())
+                .stack_size(16 << 10)
+                .spawn(move || child.wait())?;
             Ok(ours)
         })
         .await
@@ -123,7 +126,8 @@ impl Sandbox {
 
     async fn call(&self, call: Call, fd: Option<OwnedFd>) -> Result<Answer> {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let frame = encode(&Request { id, call }).map_err(|e| io_error("asking the shim")(io::Error::other(e)))?;
+        let frame =
+            encode(&Request { id, call }).map_err(|e| io_error("asking the shim")(io::Error::other(e)))?;
         let (sender, receiver) = oneshot::channel();
         lock(&self.inner.waiting).insert(id, sender);
         let sent = self.send(&frame, fd).await;

@@ -18,10 +18,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// As [`write`], with a mode and, when the file can be made again from elsewhere, without waiting for the disk.
 pub fn write_with(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
-    let dir = path
-        .parent()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no parent", path.display())))?;
-    let temp = dir.join(format!("{TEMP_PREFIX}{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)));
+    let dir = path.parent().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{}: no parent", path.display()))
+    })?;
+    let temp =
+        dir.join(format!("{TEMP_PREFIX}{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed)));
     let result = (|| {
         let mut file = File::options().write(true).create_new(true).mode(mode).open(&temp)?;
         file.write_all(bytes)?;

@@ -9,7 +9,13 @@ use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 /// Tries of an openat2 that a concurrent rename made inconclusive (EAGAIN).
 const TRIES: usize = 64;
 
-fn openat2(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+fn openat2(
+    root: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     for _ in 0..TRIES {
         match fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, mode, resolve) {

@@ -114,7 +114,13 @@ pub fn new_filesystem(kind: &str, source: &str, options: &[String], attributes: 
 }
 
 /// mount(2) with an option string, for file systems whose options are longer than the new API takes (overlay).
-pub fn mount_classic(source: &str, target: &Path, kind: &str, flags: MountFlags, data: &str) -> io::Result<()> {
+pub fn mount_classic(
+    source: &str,
+    target: &Path,
+    kind: &str,
+    flags: MountFlags,
+    data: &str,
+) -> io::Result<()> {
     let data = CString::new(data)?;
     Ok(rustix::mount::mount(source, target, kind, flags, data.as_c_str())?)
 }
@@ -181,7 +187,11 @@ impl Overlay {
                 format!("{} layers are more than one overlay mount takes", self.lower.len()),
             ));
         }
-        let before = rustix::fs::open(".", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+        let before = rustix::fs::open(
+            ".",
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
         rustix::process::chdir(&base)?;
         let result = mount_classic("overlay", target, "overlay", MountFlags::empty(), &data);
         rustix::process::fchdir(&before)?;
@@ -223,7 +233,11 @@ pub fn unshare(flags: i32) -> io::Result<()> {
 /// setns(2).
 pub fn setns(fd: impl AsFd, flags: i32) -> io::Result<()> {
     // SAFETY: the descriptor lives through the call.
-    if unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// One line of `/proc/<pid>/uid_map`.
@@ -284,9 +298,13 @@ pub fn write_id_maps(pid: i32, uids: &[IdMap], gids: &[IdMap]) -> io::Result<()>
     };
     for (file, maps) in [("uid_map", uids), ("gid_map", gids)] {
         let path = format!("/proc/{pid}/{file}");
-        rustix::fs::open(path.as_str(), rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-            .and_then(|fd| rustix::io::write(&fd, text(maps).as_bytes()))
-            .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("{path}: {e}")))?;
+        rustix::fs::open(
+            path.as_str(),
+            rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .and_then(|fd| rustix::io::write(&fd, text(maps).as_bytes()))
+        .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("{path}: {e}")))?;
     }
     Ok(())
 }

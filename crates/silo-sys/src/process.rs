@@ -73,7 +73,13 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: the descriptor lives through the call; a null siginfo means "as kill(2)".
     let r = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<()>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<()>(),
+            0,
+        )
     };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -194,9 +200,7 @@ pub fn take_signal(fd: impl AsFd) -> Option<i32> {
 pub fn duplicate_onto(fd: impl AsFd, target: RawFd) -> io::Result<()> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: numbers only; when both are equal the flag is cleared instead.
-    let r = unsafe {
-        if fd == target { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, target) }
-    };
+    let r = unsafe { if fd == target { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, target) } };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -297,7 +301,8 @@ pub fn drop_bounding(capability: u32) -> io::Result<()> {
 /// Adds a capability to the ambient set.
 pub fn raise_ambient(capability: u32) -> io::Result<()> {
     // SAFETY: numbers only.
-    let r = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, u64::from(capability), 0, 0) };
+    let r =
+        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, u64::from(capability), 0, 0) };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -322,8 +327,9 @@ pub fn set_seccomp_filter(program: &[BpfInstruction], flags: u32) -> io::Result<
         len: u16,
         filter: *const BpfInstruction,
     }
-    let len = u16::try_from(program.len())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "seccomp filter of more than 65535 instructions"))?;
+    let len = u16::try_from(program.len()).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidInput, "seccomp filter of more than 65535 instructions")
+    })?;
     let arguments = Program { len, filter: program.as_ptr() };
     // SAFETY: the program lives through the call; the kernel copies and verifies it.
     let r = unsafe { libc::syscall(libc::SYS_seccomp, 1, flags, &raw const arguments) };

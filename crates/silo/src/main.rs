@@ -51,7 +51,9 @@ fn main() -> ExitCode {
     if plain.next().is_some_and(|a| a == "shim")
         && let Some(dir) = plain.next()
     {
-        return finish(silo_sandbox::shim::main(std::path::Path::new(&dir)).map_err(|e| format!("shim: {e}")));
+        return finish(
+            silo_sandbox::shim::main(std::path::Path::new(&dir)).map_err(|e| format!("shim: {e}")),
+        );
     }
     let arguments = Arguments::parse();
     let client = || cli::client::Client::find(arguments.host.as_deref());

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use silo_engine::guest::{Limits, Seccomp, Security};
 use silo_engine::sandbox::Isolation;
 use silo_engine::{
-    Config, ContainerSpec, EndpointSpec, Healthcheck, LogConfig, MountSource, MountSpec, NetworkMode, PortSpec,
-    RestartPolicy,
+    Config, ContainerSpec, EndpointSpec, Healthcheck, LogConfig, MountSource, MountSpec, NetworkMode,
+    PortSpec, RestartPolicy,
 };
 
 use crate::error::{Answer, ApiError};
@@ -177,10 +177,27 @@ pub(crate) struct HostConfig {
 
 /// Fields of `HostConfig` that are refused unless they have their zero value.
 const UNHONOURED: &[&str] = &[
-    "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps", "BlkioWeightDevice",
-    "Cgroup", "CgroupParent", "CpuCount", "CpuPercent", "CpuRealtimePeriod", "CpuRealtimeRuntime", "DeviceCgroupRules",
-    "DeviceRequests", "IOMaximumBandwidth", "IOMaximumIOps", "KernelMemory", "KernelMemoryTCP", "Links", "StorageOpt",
-    "UsernsMode", "VolumeDriver",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "Cgroup",
+    "CgroupParent",
+    "CpuCount",
+    "CpuPercent",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "IOMaximumBandwidth",
+    "IOMaximumIOps",
+    "KernelMemory",
+    "KernelMemoryTCP",
+    "Links",
+    "StorageOpt",
+    "UsernsMode",
+    "VolumeDriver",
 ];
 
 fn is_zero(value: &Value) -> bool {
@@ -200,7 +217,9 @@ pub(crate) fn refuse_unhonoured(host: &Value) -> Answer<()> {
         if host.get(name).is_some_and(|v| !is_zero(v)) {
             let local = *name == "VolumeDriver" && host[name] == "local";
             if !local {
-                return Err(ApiError::bad(format!("HostConfig.{name} is not supported by this version of silo")));
+                return Err(ApiError::bad(format!(
+                    "HostConfig.{name} is not supported by this version of silo"
+                )));
             }
         }
     }
@@ -234,13 +253,17 @@ pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
         return Err(ApiError::bad("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
     if host.memory == 0 && host.memory_swap > 0 {
-        return Err(ApiError::bad("You should always set the Memory limit when using Memoryswap limit, see usage"));
+        return Err(ApiError::bad(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
     }
     if host.memory_reservation != 0 && host.memory_reservation < LEAST {
         return Err(ApiError::bad("Minimum memory reservation allowed is 6MB"));
     }
     if host.memory > 0 && host.memory_reservation > host.memory {
-        return Err(ApiError::bad("Minimum memory limit can not be less than memory reservation limit, see usage"));
+        return Err(ApiError::bad(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
     }
     if host.nano_cpus != 0 && (host.cpu_quota != 0 || host.cpu_period != 0) {
         return Err(ApiError::bad("Conflicting options: Nano CPUs and CPU Period cannot both be set"));
@@ -252,7 +275,9 @@ pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
         )));
     }
     if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
-        return Err(ApiError::bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"));
+        return Err(ApiError::bad(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
     }
     if host.cpu_quota > 0 && host.cpu_quota < 1_000 {
         return Err(ApiError::bad("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
@@ -286,10 +311,16 @@ pub(crate) fn restart_policy(policy: &Restart, auto_remove: bool) -> Answer<Rest
         "always" => RestartPolicy::Always,
         "unless-stopped" => RestartPolicy::UnlessStopped,
         "on-failure" => RestartPolicy::OnFailure { max_retries: u32::try_from(retries).unwrap_or(u32::MAX) },
-        other => return Err(ApiError::bad(format!("invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"))),
+        other => {
+            return Err(ApiError::bad(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
     };
     if retries > 0 && !matches!(parsed, RestartPolicy::OnFailure { .. }) {
-        return Err(ApiError::bad("invalid restart policy: maximum retry count can only be used with 'on-failure'"));
+        return Err(ApiError::bad(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
     }
     if auto_remove && parsed != RestartPolicy::No {
         return Err(ApiError::bad("can't create 'AutoRemove' container with restart policy"));
@@ -359,11 +390,7 @@ fn limits(host: &HostConfig) -> Limits {
         cpuset_mems: host.cpuset_mems.clone(),
         pids: host.pids_limit.map_or(0, positive),
         blkio_weight: host.blkio_weight,
-        ulimits: host
-            .ulimits
-            .iter()
-            .map(|u| (u.name.clone(), (u.soft as u64, u.hard as u64)))
-            .collect(),
+        ulimits: host.ulimits.iter().map(|u| (u.name.clone(), (u.soft as u64, u.hard as u64))).collect(),
         shm_size: positive(host.shm_size),
         oom_score_adj: host.oom_score_adj,
         oom_kill_disable: host.oom_kill_disable,
@@ -442,7 +469,9 @@ fn bind(text: &str) -> Answer<MountSpec> {
             "ro" => read_only = true,
             "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
             "nocopy" => copy_up = false,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => word.clone_into(&mut propagation),
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                word.clone_into(&mut propagation)
+            }
             _ => return Err(invalid(&format!(": invalid mode: {mode}"))),
         }
     }
@@ -455,28 +484,40 @@ fn bind(text: &str) -> Answer<MountSpec> {
 }
 
 fn mount(body: &MountBody) -> Answer<MountSpec> {
-    let invalid = |why: String| ApiError::bad(format!("invalid mount config for type \"{}\": {why}", body.r#type));
+    let invalid =
+        |why: String| ApiError::bad(format!("invalid mount config for type \"{}\": {why}", body.r#type));
     if body.target.is_empty() {
         return Err(invalid("field Target must not be empty".to_owned()));
     }
-    let text = |options: &Value, name: &str| options.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |options: &Value, name: &str| {
+        options.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let flag = |options: &Value, name: &str| options.get(name).and_then(Value::as_bool).unwrap_or(false);
     let kind = match body.r#type.as_str() {
         "bind" => {
             if body.source.is_empty() {
                 return Err(invalid("field Source must not be empty".to_owned()));
             }
-            MountSource::Bind { source: body.source.clone(), create: flag(&body.bind_options, "CreateMountpoint") }
+            MountSource::Bind {
+                source: body.source.clone(),
+                create: flag(&body.bind_options, "CreateMountpoint"),
+            }
         }
         "volume" => {
             if let Some(driver) = body.volume_options.get("DriverConfig").filter(|d| !is_zero(d)) {
                 let name = text(driver, "Name");
-                if !matches!(name.as_str(), "" | "local") || driver.get("Options").is_some_and(|o| !is_zero(o)) {
-                    return Err(invalid("VolumeOptions.DriverConfig is not supported by this version of silo".to_owned()));
+                if !matches!(name.as_str(), "" | "local")
+                    || driver.get("Options").is_some_and(|o| !is_zero(o))
+                {
+                    return Err(invalid(
+                        "VolumeOptions.DriverConfig is not supported by this version of silo".to_owned(),
+                    ));
                 }
             }
             if !text(&body.volume_options, "Subpath").is_empty() {
-                return Err(invalid("VolumeOptions.Subpath is not supported by this version of silo".to_owned()));
+                return Err(invalid(
+                    "VolumeOptions.Subpath is not supported by this version of silo".to_owned(),
+                ));
             }
             let labels = body.volume_options.get("Labels").cloned().unwrap_or(json!({}));
             MountSource::Volume {
@@ -495,7 +536,11 @@ fn mount(body: &MountBody) -> Answer<MountSpec> {
             options.extend(number("Mode").map(|n| format!("mode={n:o}")));
             MountSource::Tmpfs { options }
         }
-        other => return Err(ApiError::bad(format!("invalid mount config for type \"{other}\": mount type unknown"))),
+        other => {
+            return Err(ApiError::bad(format!(
+                "invalid mount config for type \"{other}\": mount type unknown"
+            )));
+        }
     };
     Ok(MountSpec {
         kind,
@@ -535,7 +580,8 @@ fn ports(host: &HostConfig) -> Answer<Vec<PortSpec>> {
         let none = [PortBinding::default()];
         for binding in if bindings.is_empty() { &none[..] } else { bindings } {
             let bad = || ApiError::bad(format!("invalid port specification: {:?}", binding.host_port));
-            let (first, last) = binding.host_port.split_once('-').unwrap_or((&binding.host_port, &binding.host_port));
+            let (first, last) =
+                binding.host_port.split_once('-').unwrap_or((&binding.host_port, &binding.host_port));
             let parse = |t: &str| if t.is_empty() { Ok(0) } else { t.parse::<u16>().map_err(|_| bad()) };
             all.push(PortSpec {
                 container_port,
@@ -624,11 +670,15 @@ fn endpoint(value: &Value, mode: &NetworkMode, mac: String) -> Answer<EndpointSp
     let mut endpoint = EndpointSpec { mac, ..Default::default() };
     for (name, settings) in value.get("EndpointsConfig").and_then(Value::as_object).into_iter().flatten() {
         if network_mode(name)? != *mode {
-            return Err(ApiError::bad(format!("NetworkingConfig.EndpointsConfig: a container has one network, {name:?} is a second")));
+            return Err(ApiError::bad(format!(
+                "NetworkingConfig.EndpointsConfig: a container has one network, {name:?} is a second"
+            )));
         }
         for field in ["Links", "DriverOpts"] {
             if settings.get(field).is_some_and(|v| !is_zero(v)) {
-                return Err(ApiError::bad(format!("NetworkingConfig.EndpointsConfig.{name}.{field} is not supported by this version of silo")));
+                return Err(ApiError::bad(format!(
+                    "NetworkingConfig.EndpointsConfig.{name}.{field} is not supported by this version of silo"
+                )));
             }
         }
         if let Some(mac) = settings.get("MacAddress").and_then(Value::as_str).filter(|m| !m.is_empty()) {
@@ -667,7 +717,11 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
     let isolation = match host.isolation.as_str() {
         "" | "default" => None,
         "process" => Some(Isolation::Process),
-        other => return Err(ApiError::bad(format!("invalid isolation {other:?}: this version of silo has \"process\" only"))),
+        other => {
+            return Err(ApiError::bad(format!(
+                "invalid isolation {other:?}: this version of silo has \"process\" only"
+            )));
+        }
     };
     let network = if body.network_disabled { NetworkMode::None } else { network_mode(&host.network_mode)? };
     let mut config_body = body;
@@ -675,7 +729,8 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
     let mut config = config_body.into_config();
     let endpoint = endpoint(&networking, &network, mac)?;
     if network == NetworkMode::Host && config.hostname.is_empty() {
-        config.hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        config.hostname =
+            std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     }
     for port in host.port_bindings.keys().filter(|_| network == NetworkMode::Bridge) {
         let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
@@ -739,26 +794,47 @@ mod tests {
         check(json!({"CpuPercent": 5}), Err("HostConfig.CpuPercent"));
         check(json!({"CpuPercent": 0, "StorageOpt": {}}), Ok(&|_| true));
         check(json!({"RestartPolicy": {"Name": "sometimes"}}), Err("unknown policy 'sometimes'"));
-        check(json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}), Ok(&|s| s.restart == RestartPolicy::OnFailure { max_retries: 3 }));
+        check(
+            json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}),
+            Ok(&|s| s.restart == RestartPolicy::OnFailure { max_retries: 3 }),
+        );
         check(json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}), Err("AutoRemove"));
         check(json!({"Isolation": "hyperv"}), Err("hyperv"));
         check(json!({"NetworkMode": "mine"}), Err("network mine not found"));
         check(json!({"LogConfig": {"Type": "syslog"}}), Err("no log driver named 'syslog'"));
-        check(json!({"LogConfig": {"Config": {"max-size": "10k", "max-file": "3"}}}), Ok(&|s| s.log.max_size == 10240 && s.log.max_files == 3));
-        check(json!({"SecurityOpt": ["no-new-privileges", "seccomp=unconfined"]}), Ok(&|s| s.security.no_new_privileges && s.security.seccomp == Seccomp::Unconfined));
+        check(
+            json!({"LogConfig": {"Config": {"max-size": "10k", "max-file": "3"}}}),
+            Ok(&|s| s.log.max_size == 10240 && s.log.max_files == 3),
+        );
+        check(
+            json!({"SecurityOpt": ["no-new-privileges", "seccomp=unconfined"]}),
+            Ok(&|s| s.security.no_new_privileges && s.security.seccomp == Seccomp::Unconfined),
+        );
         check(json!({"SecurityOpt": ["magic=on"]}), Err("magic=on"));
-        check(json!({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}]}), Ok(&|s| s.limits.ulimits["nofile"] == (10, 20)));
+        check(
+            json!({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}]}),
+            Ok(&|s| s.limits.ulimits["nofile"] == (10, 20)),
+        );
     }
 
     #[test]
     fn binds() {
         check(json!({"Binds": ["/a:/b:ro"]}), Ok(&|s| s.mounts[0].read_only && s.mounts[0].target == "/b"));
         check(json!({"Binds": ["/a:C:\\data"]}), Ok(&|s| s.mounts[0].target == "C:\\data"));
-        check(json!({"Binds": ["name:/b"]}), Ok(&|s| matches!(&s.mounts[0].kind, MountSource::Volume { name, .. } if name == "name")));
+        check(
+            json!({"Binds": ["name:/b"]}),
+            Ok(&|s| matches!(&s.mounts[0].kind, MountSource::Volume { name, .. } if name == "name")),
+        );
         check(json!({"Binds": ["/a:/b:nonsense"]}), Err("invalid mode: nonsense"));
         check(json!({"Mounts": [{"Type": "bind", "Target": "/b"}]}), Err("field Source must not be empty"));
-        check(json!({"Mounts": [{"Type": "npipe", "Source": "a", "Target": "/b"}]}), Err("mount type unknown"));
-        check(json!({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}), Ok(&|s| s.ports[0].host_ports == (8080, 8080) && s.config.exposed_ports == ["80/tcp"]));
+        check(
+            json!({"Mounts": [{"Type": "npipe", "Source": "a", "Target": "/b"}]}),
+            Err("mount type unknown"),
+        );
+        check(
+            json!({"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}),
+            Ok(&|s| s.ports[0].host_ports == (8080, 8080) && s.config.exposed_ports == ["80/tcp"]),
+        );
     }
 
     #[test]

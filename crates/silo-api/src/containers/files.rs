@@ -19,7 +19,9 @@ fn base64(bytes: &[u8]) -> String {
     bytes
         .chunks(3)
         .flat_map(|c| {
-            let n = u32::from(c[0]) << 16 | u32::from(*c.get(1).unwrap_or(&0)) << 8 | u32::from(*c.get(2).unwrap_or(&0));
+            let n = u32::from(c[0]) << 16
+                | u32::from(*c.get(1).unwrap_or(&0)) << 8
+                | u32::from(*c.get(2).unwrap_or(&0));
             let digit = |i: u32| DIGITS[(n >> (18 - 6 * i) & 63) as usize] as char;
             [
                 digit(0),
@@ -57,7 +59,12 @@ pub(crate) async fn get(State(engine): State<Engine>, Path(id): Path<String>, qu
     Ok((headers, stream::body(tar)).into_response())
 }
 
-pub(crate) async fn put(State(engine): State<Engine>, Path(id): Path<String>, query: Params, body: Body) -> Answer {
+pub(crate) async fn put(
+    State(engine): State<Engine>,
+    Path(id): Path<String>,
+    query: Params,
+    body: Body,
+) -> Answer {
     let (overwrite, owners) = (query.flag("noOverwriteDirNonDir"), query.flag("copyUIDGID"));
     engine.archive_put(&id, path(&query)?, overwrite, owners, stream::reader(body)).await?;
     Ok(StatusCode::OK.into_response())
@@ -110,7 +117,9 @@ mod tests {
 
     #[test]
     fn base64_of_all_lengths() {
-        for (text, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (text, encoded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(base64(text.as_bytes()), encoded);
         }
     }

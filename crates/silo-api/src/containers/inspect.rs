@@ -75,7 +75,11 @@ fn healthcheck(check: &Healthcheck) -> Value {
 fn config(record: &ContainerRecord) -> Value {
     let c = &record.spec.config;
     let set = |list: &[String]| -> Value {
-        if list.is_empty() { Value::Null } else { list.iter().map(|k| (k.clone(), json!({}))).collect::<Map<_, _>>().into() }
+        if list.is_empty() {
+            Value::Null
+        } else {
+            list.iter().map(|k| (k.clone(), json!({}))).collect::<Map<_, _>>().into()
+        }
     };
     let mut out = json!({
         "Hostname": c.hostname, "Domainname": c.domainname, "User": c.user, "AttachStdin": c.attach_stdin,
@@ -122,7 +126,10 @@ fn host_config(record: &ContainerRecord) -> Value {
         ("RestartPolicy", json!({"Name": name, "MaximumRetryCount": retries})),
         ("Memory", json!(l.memory)),
         ("MemoryReservation", json!(l.memory_reservation)),
-        ("MemorySwap", if l.memory > 0 && l.memory_swap == 0 { json!(l.memory * 2) } else { json!(l.memory_swap) }),
+        (
+            "MemorySwap",
+            if l.memory > 0 && l.memory_swap == 0 { json!(l.memory * 2) } else { json!(l.memory_swap) },
+        ),
         ("NanoCpus", json!(l.nano_cpus)),
         ("CpuQuota", json!(l.cpu_quota)),
         ("CpuPeriod", json!(l.cpu_period)),
@@ -169,8 +176,15 @@ pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>
     let record = &summary.record;
     let state = &record.state;
     let paths = engine.paths(&record.id);
-    let command: Vec<String> =
-        record.spec.config.entrypoint.iter().flatten().chain(record.spec.config.cmd.iter().flatten()).cloned().collect();
+    let command: Vec<String> = record
+        .spec
+        .config
+        .entrypoint
+        .iter()
+        .flatten()
+        .chain(record.spec.config.cmd.iter().flatten())
+        .cloned()
+        .collect();
     let (program, arguments) = command.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
     let running = matches!(state.status, Status::Running | Status::Paused | Status::Restarting);
     let mut shown = json!({
@@ -185,7 +199,8 @@ pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>
             .iter()
             .map(|p| json!({"Start": p.start.to_string(), "End": p.end.to_string(), "ExitCode": p.exit_code, "Output": p.output}))
             .collect();
-        shown["Health"] = json!({"Status": health.status, "FailingStreak": health.failing_streak, "Log": log});
+        shown["Health"] =
+            json!({"Status": health.status, "FailingStreak": health.failing_streak, "Log": log});
     }
     let execs = engine.exec_ids(&record.id);
     let log = if record.spec.log.driver == "none" { String::new() } else { paths.log.display().to_string() };

@@ -73,7 +73,10 @@ pub(crate) fn row(engine: &Engine, summary: &ContainerSummary) -> Value {
     if record.state.status.is_running() {
         for exposed in &record.spec.config.exposed_ports {
             let (port, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
-            let shown = record.published.iter().any(|p| p.container_port.to_string() == port && p.protocol == protocol);
+            let shown = record
+                .published
+                .iter()
+                .any(|p| p.container_port.to_string() == port && p.protocol == protocol);
             if let (Ok(port), false) = (port.parse::<u16>(), shown) {
                 ports.push(json!({"PrivatePort": port, "Type": protocol}));
             }

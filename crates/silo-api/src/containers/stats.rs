@@ -45,7 +45,12 @@ const NO_CPU: &str = r#"{"cpu_usage":{"total_usage":0,"usage_in_kernelmode":0,"u
 
 fn sample(id: &str, name: &str, stats: &Stats, before: Option<&Value>, read: &str, preread: &str) -> Value {
     let blkio = |table: &[(u64, u64, String, u64)]| -> Value {
-        table.iter().map(|(major, minor, op, value)| json!({"major": major, "minor": minor, "op": op, "value": value})).collect()
+        table
+            .iter()
+            .map(
+                |(major, minor, op, value)| json!({"major": major, "minor": minor, "op": op, "value": value}),
+            )
+            .collect()
     };
     let host = || crate_memory();
     let limit = if stats.memory_limit == 0 { 0 } else { stats.memory_limit.min(host()) };
@@ -101,7 +106,9 @@ pub(crate) async fn stats(State(engine): State<Engine>, Path(id): Path<String>, 
         }
         tokio::time::sleep(INTERVAL).await;
         let second = engine.stats(&id).await?;
-        return Ok(axum::Json(sample(&id, &name, &second, Some(&first_cpu), &now(), &first_read)).into_response());
+        return Ok(
+            axum::Json(sample(&id, &name, &second, Some(&first_cpu), &now(), &first_read)).into_response()
+        );
     }
     let (to, from) = mpsc::channel(2);
     tokio::spawn(async move {

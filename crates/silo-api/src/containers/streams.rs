@@ -52,7 +52,10 @@ pub(crate) async fn logs(
     };
     let tail = match query.get("tail") {
         None | Some("all") => None,
-        Some(text) => Some(text.parse::<i64>().map_err(|_| ApiError::bad(format!("invalid value for \"tail\": {text:?}")))?),
+        Some(text) => Some(
+            text.parse::<i64>()
+                .map_err(|_| ApiError::bad(format!("invalid value for \"tail\": {text:?}")))?,
+        ),
     };
     let options = LogOptions {
         follow: query.flag("follow"),

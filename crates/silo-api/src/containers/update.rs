@@ -35,5 +35,8 @@ pub(crate) async fn update(State(engine): State<Engine>, Path(id): Path<String>,
         _ => Some(decode::restart_policy(&host.restart_policy, false)?),
     };
     let warnings = engine.update(&id, Update { limits, restart }).await?;
-    Ok(axum::Json(json!({"Warnings": if warnings.is_empty() { serde_json::Value::Null } else { json!(warnings) }})).into_response())
+    Ok(axum::Json(
+        json!({"Warnings": if warnings.is_empty() { serde_json::Value::Null } else { json!(warnings) }}),
+    )
+    .into_response())
 }

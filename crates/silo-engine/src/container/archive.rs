@@ -86,7 +86,9 @@ impl Write for ToChannel {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        self.to.blocking_send(Ok(piece)).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
+        self.to
+            .blocking_send(Ok(piece))
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
     }
 }
 
@@ -152,7 +154,10 @@ impl Engine {
         let entry = self.find(name)?;
         let at = self.path_in(&entry.record(), path)?;
         let (engine, shown) = (self.clone(), path.to_owned());
-        blocking(move || engine.with_root(&entry.clone(), Box::new(move |root| stat(root, &at, &shown, &entry.id.0)))).await
+        blocking(move || {
+            engine.with_root(&entry.clone(), Box::new(move |root| stat(root, &at, &shown, &entry.id.0)))
+        })
+        .await
     }
 
     /// A file or directory as tar.
@@ -206,8 +211,13 @@ impl Engine {
         let entry = self.find(name)?;
         let record = entry.record();
         let at = self.path_in(&record, path)?;
-        if record.spec.security.read_only_root && !record.mounts.iter().any(|m| m.rw && at.starts_with(&m.destination)) {
-            return Err(EngineError { kind: Kind::Invalid, message: "container rootfs is marked read-only".into() });
+        if record.spec.security.read_only_root
+            && !record.mounts.iter().any(|m| m.rw && at.starts_with(&m.destination))
+        {
+            return Err(EngineError {
+                kind: Kind::Invalid,
+                message: "container rootfs is marked read-only".into(),
+            });
         }
         let offset = self.id_offset(&record);
         let options = silo_image::layer::ExtractOptions {
@@ -282,7 +292,8 @@ impl Engine {
             if !upper.exists() {
                 return Ok(Vec::new());
             }
-            let changes = silo_image::layer::changes(&upper, &lower).map_err(|e| EngineError::internal(e.to_string()))?;
+            let changes = silo_image::layer::changes(&upper, &lower)
+                .map_err(|e| EngineError::internal(e.to_string()))?;
             Ok(changes.into_iter().map(|c| Change { path: c.path, kind: c.kind as u8 }).collect())
         })
         .await
@@ -323,7 +334,8 @@ fn stat(root: &OwnedFd, at: &Path, shown: &str, id: &str) -> Result<PathStat> {
     let fd = match (last, at.to_string_lossy().ends_with("/.")) {
         (Some(name), false) => {
             let parent = open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(missing)?;
-            rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|e| missing(e.into()))?
+            rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| missing(e.into()))?
         }
         _ => open(at, OFlags::PATH).map_err(missing)?,
     };

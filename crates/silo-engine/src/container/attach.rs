@@ -54,7 +54,11 @@ pub(crate) fn detach_keys(text: &str) -> Result<Vec<u8>> {
                     _ => None,
                 }),
             };
-            code.ok_or_else(|| EngineError::invalid(format!("Invalid detach keys ({text}) provided: Unknown character: '{key}'")))
+            code.ok_or_else(|| {
+                EngineError::invalid(format!(
+                    "Invalid detach keys ({text}) provided: Unknown character: '{key}'"
+                ))
+            })
         })
         .collect()
 }
@@ -65,9 +69,10 @@ impl Engine {
         detach_keys(&options.detach_keys)?;
         let entry = self.find(name)?;
         match entry.status() {
-            Status::Paused => {
-                Err(EngineError::conflict(format!("container {} is paused, unpause the container before attach", entry.id)))
-            }
+            Status::Paused => Err(EngineError::conflict(format!(
+                "container {} is paused, unpause the container before attach",
+                entry.id
+            ))),
             Status::Restarting => Err(EngineError::conflict(format!(
                 "container {} is restarting, wait until the container is running",
                 entry.id
@@ -80,7 +85,13 @@ impl Engine {
     }
 
     /// Attaches a client whose connection is `io`; `read_ahead` was read from it already.
-    pub async fn attach(&self, name: &str, options: AttachOptions, io: OwnedFd, read_ahead: Bytes) -> Result<()> {
+    pub async fn attach(
+        &self,
+        name: &str,
+        options: AttachOptions,
+        io: OwnedFd,
+        read_ahead: Bytes,
+    ) -> Result<()> {
         let entry = self.find(name)?;
         let record = entry.record();
         let mut attach = Attach {
@@ -99,7 +110,9 @@ impl Engine {
         self.inner.events.container(&record, "attach", &[]);
         match entry.sandbox() {
             Some(sandbox) if options.stream => sandbox.attach(attach, io).await.map_err(sandbox_error),
-            _ if options.stream && record.state.status == Status::Created || entry.verb.try_lock().is_err() => {
+            _ if options.stream && record.state.status == Status::Created
+                || entry.verb.try_lock().is_err() =>
+            {
                 lock(&entry.early).push((attach, io));
                 // The start may have passed in between.
                 if let Some(sandbox) = entry.sandbox() {
@@ -128,7 +141,10 @@ impl Engine {
 
     async fn replay(&self, name: &str, options: &AttachOptions) -> Result<Vec<u8>> {
         let mut log = self
-            .logs(name, super::LogOptions { stdout: options.stdout, stderr: options.stderr, ..Default::default() })
+            .logs(
+                name,
+                super::LogOptions { stdout: options.stdout, stderr: options.stderr, ..Default::default() },
+            )
             .await?;
         let mut all = Vec::new();
         while let Some(piece) = log.bytes.recv().await {

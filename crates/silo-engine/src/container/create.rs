@@ -20,20 +20,29 @@ const FIRST_RANGE: u32 = 1 << 20;
 
 impl Engine {
     /// Makes a container in state `created`; returns its ID and warnings.
-    pub async fn create(&self, name: Option<String>, spec: ContainerSpec) -> Result<(ContainerId, Vec<String>)> {
+    pub async fn create(
+        &self,
+        name: Option<String>,
+        spec: ContainerSpec,
+    ) -> Result<(ContainerId, Vec<String>)> {
         let engine = self.clone();
         blocking(move || engine.create_blocking(name, spec)).await
     }
 
-    fn create_blocking(&self, name: Option<String>, mut spec: ContainerSpec) -> Result<(ContainerId, Vec<String>)> {
+    fn create_blocking(
+        &self,
+        name: Option<String>,
+        mut spec: ContainerSpec,
+    ) -> Result<(ContainerId, Vec<String>)> {
         let name = match name.filter(|n| !n.is_empty()) {
             Some(name) => super::names::check(&name)?,
             None => super::names::generate(|n| self.is_name_free(n)),
         };
         let image = self.inner.images.get(&spec.image).map_err(image::error)?;
         let config = &image.config;
-        let os = Os::parse(&config.os)
-            .ok_or_else(|| EngineError::invalid(format!("image {}: unknown operating system {:?}", spec.image, config.os)))?;
+        let os = Os::parse(&config.os).ok_or_else(|| {
+            EngineError::invalid(format!("image {}: unknown operating system {:?}", spec.image, config.os))
+        })?;
         check_platform(&spec, &image.config)?;
         let guest = placement::guest(os)?;
         merge(&mut spec.config, config, guest);
@@ -138,7 +147,11 @@ impl Engine {
         for target in spec.config.volumes.clone() {
             if !spec.mounts.iter().any(|m| m.target == target) {
                 spec.mounts.push(MountSpec {
-                    kind: MountSource::Volume { name: String::new(), copy_up: true, labels: Default::default() },
+                    kind: MountSource::Volume {
+                        name: String::new(),
+                        copy_up: true,
+                        labels: Default::default(),
+                    },
                     target,
                     read_only: false,
                     mode: String::new(),
@@ -174,15 +187,21 @@ impl Engine {
                             )));
                         }
                         std::fs::create_dir_all(&path).map_err(|e| {
-                            EngineError::invalid(format!("error while creating mount source path '{source}': {e}"))
+                            EngineError::invalid(format!(
+                                "error while creating mount source path '{source}': {e}"
+                            ))
                         })?;
                     }
                     (String::new(), source.clone(), false)
                 }
                 MountSource::Volume { name, labels, .. } => {
                     let anonymous = name.is_empty();
-                    let (volume, _) =
-                        self.inner.volumes.ensure(&self.inner.db, name, labels.clone(), Default::default())?;
+                    let (volume, _) = self.inner.volumes.ensure(
+                        &self.inner.db,
+                        name,
+                        labels.clone(),
+                        Default::default(),
+                    )?;
                     name.clone_from(&volume.name);
                     (volume.name, volume.mountpoint, anonymous)
                 }
@@ -196,7 +215,8 @@ impl Engine {
                 destination: mount.target.clone(),
                 mode: mount.mode.clone(),
                 rw: !mount.read_only,
-                propagation: if matches!(mount.kind, MountSource::Bind { .. }) && mount.propagation.is_empty() {
+                propagation: if matches!(mount.kind, MountSource::Bind { .. }) && mount.propagation.is_empty()
+                {
                     "rprivate".to_owned()
                 } else {
                     mount.propagation.clone()
@@ -263,7 +283,9 @@ fn merge(config: &mut Config, image: &ImageConfig, guest: &dyn Guest) {
     let mut labels = base.labels.clone();
     labels.append(&mut config.labels);
     config.labels = labels;
-    for (list, more) in [(&mut config.volumes, &base.volumes), (&mut config.exposed_ports, &base.exposed_ports)] {
+    for (list, more) in
+        [(&mut config.volumes, &base.volumes), (&mut config.exposed_ports, &base.exposed_ports)]
+    {
         for item in more {
             if !list.contains(item) {
                 list.push(item.clone());

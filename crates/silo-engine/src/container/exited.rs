@@ -30,7 +30,9 @@ impl Engine {
                         engine.ended(&entry, exit).await;
                         return;
                     }
-                    Event::ExecExited { exec, exit, output } => engine.exec_ended(&entry, &exec, exit.code, output),
+                    Event::ExecExited { exec, exit, output } => {
+                        engine.exec_ended(&entry, &exec, exit.code, output)
+                    }
                     Event::Detached { .. } => {
                         let record = entry.record();
                         engine.inner.events.container(&record, "detach", &[]);

@@ -47,9 +47,9 @@ pub(crate) fn watch_health(engine: &Engine, entry: &Arc<Entry>) {
         let retries = u32::try_from(check.retries).ok().filter(|r| *r > 0).unwrap_or(3);
         let mut changed = entry.changed.subscribe();
         loop {
-            let starting = started.is_some_and(|s| {
-                Timestamp::now().duration_since(s).unsigned_abs() < start_period
-            }) && entry.with(|r| r.health.as_ref().is_some_and(|h| h.status == "starting"));
+            let starting = started
+                .is_some_and(|s| Timestamp::now().duration_since(s).unsigned_abs() < start_period)
+                && entry.with(|r| r.health.as_ref().is_some_and(|h| h.status == "starting"));
             let pause = tokio::time::sleep(if starting { start_interval } else { interval });
             tokio::pin!(pause);
             loop {

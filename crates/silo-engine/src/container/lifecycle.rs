@@ -66,7 +66,12 @@ impl Engine {
     }
 
     /// Signal, patience, SIGKILL; the caller holds the verb.
-    pub(crate) async fn stop_entry(&self, entry: &Arc<Entry>, signal: i32, timeout: Option<i64>) -> Result<()> {
+    pub(crate) async fn stop_entry(
+        &self,
+        entry: &Arc<Entry>,
+        signal: i32,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let Ok(sandbox) = entry.running() else { return Ok(()) };
         if entry.status() == Status::Paused {
             // A frozen process hears nothing.
@@ -157,7 +162,10 @@ impl Engine {
         let number = if signal.is_empty() { 9 } else { signal::parse(signal)? };
         let entry = self.find(name)?;
         let not_running = || {
-            EngineError::conflict(format!("cannot kill container: {name}: container {} is not running", entry.id))
+            EngineError::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                entry.id
+            ))
         };
         let sandbox = entry.running().map_err(|_| not_running())?;
         let stop_signal = self.stop_signal(&entry, None)?;
@@ -188,7 +196,10 @@ impl Engine {
             return Err(EngineError::conflict(format!("container {} is already paused", entry.id)));
         }
         if entry.status() == Status::Restarting {
-            return Err(EngineError::conflict(format!("container {} is restarting, wait until the container is running", entry.id)));
+            return Err(EngineError::conflict(format!(
+                "container {} is restarting, wait until the container is running",
+                entry.id
+            )));
         }
         entry.running()?.freeze(true).await.map_err(sandbox_error)?;
         self.note(&entry, |r| r.state.status = Status::Paused);
@@ -227,9 +238,7 @@ impl Engine {
         let entry = self.find(name)?;
         let new_name = super::names::check(new_name)?;
         if entry.with(|r| r.name == new_name) {
-            return Err(EngineError::invalid(
-                "Renaming a container with the same name as its current name",
-            ));
+            return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
         }
         let old = self.change_name(&entry, &new_name)?;
         self.inner.events.container(&entry.record(), "rename", &[("oldName", format!("/{old}"))]);

@@ -7,8 +7,21 @@ use crate::record::{ContainerRecord, ContainerSummary, Status};
 use crate::spec::NetworkMode;
 
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "expose", "exited", "health", "id", "isolation", "is-task", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "isolation",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 impl Engine {
@@ -24,7 +37,9 @@ impl Engine {
             return Err(EngineError::invalid(format!("invalid filter '{unknown}'")));
         }
         for status in filters.get("status") {
-            if !["created", "running", "paused", "restarting", "removing", "exited", "dead"].contains(&status.as_str()) {
+            if !["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+                .contains(&status.as_str())
+            {
                 return Err(EngineError::invalid(format!("invalid filter 'status={status}'")));
             }
         }
@@ -50,7 +65,10 @@ impl Engine {
             (!only_running || r.state.status.is_running() || r.state.status == Status::Restarting)
                 && before.is_none_or(|b| r.created < b)
                 && since.is_none_or(|s| r.created > s)
-                && (exited.is_empty() || (r.state.started_at.is_some() && !r.state.status.is_running() && exited.contains(&r.state.exit_code)))
+                && (exited.is_empty()
+                    || (r.state.started_at.is_some()
+                        && !r.state.status.is_running()
+                        && exited.contains(&r.state.exit_code)))
                 && (ancestors.is_empty() || ancestors.contains(&r.image_id))
                 && passes(r, filters)
         });
@@ -137,7 +155,9 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
         && any("health", &|w| w == health)
         && any("isolation", &|w| w == r.isolation.as_str() || w == "default")
         && any("is-task", &|w| w == "false" || w == "0")
-        && any("network", &|w| w == network || r.adapter.as_ref().is_some_and(|a| a.network_id.starts_with(w)))
+        && any("network", &|w| {
+            w == network || r.adapter.as_ref().is_some_and(|a| a.network_id.starts_with(w))
+        })
         && any("volume", &|w| r.mounts.iter().any(|m| m.name == w || m.destination == w || m.source == w))
         && any("expose", &|w| port(w, &r.spec.config.exposed_ports))
         && any("publish", &|w| port(w, &published))
@@ -163,7 +183,9 @@ mod tests {
 
     #[test]
     fn name_patterns() {
-        for (wanted, yes) in [("web", true), ("^web$", false), ("^/web-1$", true), ("1$", true), ("^eb", false)] {
+        for (wanted, yes) in
+            [("web", true), ("^web$", false), ("^/web-1$", true), ("1$", true), ("^eb", false)]
+        {
             assert_eq!(name_matches("web-1", wanted), yes, "{wanted}");
         }
     }

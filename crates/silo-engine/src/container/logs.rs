@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use crate::ByteStream;
 use crate::engine::{Engine, Entry, log_path};
 use crate::error::{EngineError, Result};
-use crate::ByteStream;
 
 /// Output is sent in pieces of about this size.
 const PIECE: usize = 128 << 10;
@@ -121,7 +121,8 @@ async fn read_all(mut reader: Reader, path: PathBuf, kept: u32, entry: &Entry) -
         let end = async {
             match until {
                 Some(until) => {
-                    tokio::time::sleep(until.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await;
+                    tokio::time::sleep(until.duration_since(Timestamp::now()).try_into().unwrap_or_default())
+                        .await;
                 }
                 None => std::future::pending().await,
             }
@@ -138,7 +139,8 @@ async fn read_all(mut reader: Reader, path: PathBuf, kept: u32, entry: &Entry) -
 impl Reader {
     /// Everything that is there; returns the position in the newest file.
     fn existing(&mut self, path: &Path, kept: u32) -> io::Result<u64> {
-        let mut files: Vec<PathBuf> = (1..kept).rev().map(|n| numbered(path, n)).filter(|p| p.exists()).collect();
+        let mut files: Vec<PathBuf> =
+            (1..kept).rev().map(|n| numbered(path, n)).filter(|p| p.exists()).collect();
         files.push(path.to_owned());
         let mut start = 0;
         if let Some(tail) = self.options.tail {
@@ -346,7 +348,11 @@ impl Watch {
         use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
         let fd = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let dir = path.parent().unwrap_or(Path::new("/"));
-        add_watch(&fd, dir, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF)?;
+        add_watch(
+            &fd,
+            dir,
+            WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF,
+        )?;
         // SAFETY: an `OwnedFd` closes its descriptor on drop only, and it is not replaced while it is registered.
         Ok(Self { fd: unsafe { AsyncFd::register(fd) }.map_err(|e| io::Error::other(e.to_string()))? })
     }
@@ -366,7 +372,8 @@ mod tests {
 
     #[test]
     fn entries_come_apart() {
-        let line = b"{\"log\":\"a\\\",\\\"stream\\\":\\\"x\\u001b\\n\",\"stream\":\"stderr\",\"time\":\"T\"}\n";
+        let line =
+            b"{\"log\":\"a\\\",\\\"stream\\\":\\\"x\\u001b\\n\",\"stream\":\"stderr\",\"time\":\"T\"}\n";
         let entry = parse(line).unwrap();
         let mut text = Vec::new();
         unescape(entry.text, &mut text);

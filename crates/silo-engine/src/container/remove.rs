@@ -106,7 +106,11 @@ impl Engine {
             let idle = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
             let labels = &record.spec.config.labels;
             let unwanted = filters.has("label!") && filters.labels("label!", labels);
-            if !idle || unwanted || !filters.labels("label", labels) || until.is_some_and(|u| record.created >= u) {
+            if !idle
+                || unwanted
+                || !filters.labels("label", labels)
+                || until.is_some_and(|u| record.created >= u)
+            {
                 continue;
             }
             let top = self.dir(&entry.id).join("top");
@@ -118,7 +122,12 @@ impl Engine {
             self.remove_entry(&entry, false).await?;
             removed.push(record.id.0);
         }
-        self.inner.events.tell("container", "prune", "", [("reclaimed".to_owned(), bytes.to_string())].into());
+        self.inner.events.tell(
+            "container",
+            "prune",
+            "",
+            [("reclaimed".to_owned(), bytes.to_string())].into(),
+        );
         Ok((removed, bytes))
     }
 }

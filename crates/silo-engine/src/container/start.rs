@@ -35,9 +35,7 @@ impl Engine {
                 return Err(EngineError::conflict("cannot start a paused container, try unpause instead"));
             }
             Status::Removing | Status::Dead => {
-                return Err(EngineError::conflict(
-                    "container is marked for removal and cannot be started",
-                ));
+                return Err(EngineError::conflict("container is marked for removal and cannot be started"));
             }
             Status::Created | Status::Exited | Status::Restarting => {}
         }
@@ -188,9 +186,10 @@ impl Engine {
             }
             NetworkMode::Bridge => {
                 let form = placement::facts(record.isolation).adapter;
-                let attached = network.attach(&record.id.0, form, &self.attach_options(record)?).map_err(|e| {
-                    if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
-                })?;
+                let attached =
+                    network.attach(&record.id.0, form, &self.attach_options(record)?).map_err(|e| {
+                        if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
+                    })?;
                 Joined { namespace: Some(attached.namespace), adapter: Some(attached.adapter) }
             }
         })
@@ -199,11 +198,14 @@ impl Engine {
     fn attach_options(&self, record: &ContainerRecord) -> Result<silo_network::AttachOptions> {
         let ipv4 = match record.spec.endpoint.ipv4.as_str() {
             "" => None,
-            text => {
-                Some(text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))?)
-            }
+            text => Some(
+                text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))?,
+            ),
         };
-        Ok(silo_network::AttachOptions { mac: Some(record.spec.endpoint.mac.clone()).filter(|m| !m.is_empty()), ipv4 })
+        Ok(silo_network::AttachOptions {
+            mac: Some(record.spec.endpoint.mac.clone()).filter(|m| !m.is_empty()),
+            ipv4,
+        })
     }
 
     /// Gives the adapter back; its namespace goes with the last process in it.
@@ -224,9 +226,11 @@ impl Engine {
         let (Some(adapter), false) = (adapter.cloned(), requests.is_empty()) else { return Ok(Vec::new()) };
         let (engine, id) = (self.clone(), record.id.clone());
         blocking(move || {
-            engine.inner.network.publish(&id.0, &adapter, &requests).map_err(|e| {
-                EngineError::internal(format!("failed to set up container networking: {e}"))
-            })
+            engine
+                .inner
+                .network
+                .publish(&id.0, &adapter, &requests)
+                .map_err(|e| EngineError::internal(format!("failed to set up container networking: {e}")))
         })
         .await
     }
@@ -250,7 +254,9 @@ impl Engine {
         let write = |name: &str, bytes: &[u8], mode: u32| -> Result<()> {
             let path = dir.join(name);
             std::fs::write(&path, bytes)
-                .and_then(|()| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)))
+                .and_then(|()| {
+                    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                })
                 .map_err(|e| EngineError::internal(format!("writing {}: {e}", path.display())))
         };
         let network_files = self.network_files(record, joined);
@@ -260,7 +266,14 @@ impl Engine {
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
         let mounts = self.mounts_of(record)?;
         let process = ProcessConfig {
-            args: spec.config.entrypoint.iter().flatten().chain(spec.config.cmd.iter().flatten()).cloned().collect(),
+            args: spec
+                .config
+                .entrypoint
+                .iter()
+                .flatten()
+                .chain(spec.config.cmd.iter().flatten())
+                .cloned()
+                .collect(),
             args_escaped: spec.config.args_escaped,
             env: spec.config.env.clone(),
             working_dir: spec.config.working_dir.clone(),
@@ -372,7 +385,8 @@ impl Engine {
             .iter()
             .filter_map(|e| e.split_once(':').or_else(|| e.split_once('=')))
             .map(|(name, ip)| {
-                let ip = if ip == "host-gateway" { gateway.clone().unwrap_or_default() } else { ip.to_owned() };
+                let ip =
+                    if ip == "host-gateway" { gateway.clone().unwrap_or_default() } else { ip.to_owned() };
                 (name.to_owned(), ip)
             })
             .collect();
@@ -381,13 +395,22 @@ impl Engine {
             for (name, ip) in extra {
                 hosts.push_str(&format!("{ip}\t{name}\n"));
             }
-            return vec![("hosts", hosts), ("resolv.conf", host_resolv), ("hostname", format!("{}\n", spec.config.hostname))];
+            return vec![
+                ("hosts", hosts),
+                ("resolv.conf", host_resolv),
+                ("hostname", format!("{}\n", spec.config.hostname)),
+            ];
         }
         let ip = joined.adapter.as_ref().map(|a| a.ipv4.to_string());
         vec![
             (
                 "hosts",
-                silo_network::hosts_file(&spec.config.hostname, &spec.config.domainname, ip.as_deref(), &extra),
+                silo_network::hosts_file(
+                    &spec.config.hostname,
+                    &spec.config.domainname,
+                    ip.as_deref(),
+                    &extra,
+                ),
             ),
             (
                 "resolv.conf",
@@ -414,20 +437,16 @@ impl Engine {
             let at = guest.path_in_root(&mount.target, "").map_err(guest_error)?;
             let visible = guest.changes().1;
             let Ok(inside) = at.0.strip_prefix(visible) else { continue };
-            silo_image::copy_up(layers, guest.layer_files(), inside, &volume)
-                .map_err(|e| EngineError::internal(format!("copying the image's {} into volume {name}: {e}", mount.target)))?;
+            silo_image::copy_up(layers, guest.layer_files(), inside, &volume).map_err(|e| {
+                EngineError::internal(format!("copying the image's {} into volume {name}: {e}", mount.target))
+            })?;
         }
         Ok(())
     }
 }
 
 fn health_wanted(record: &ContainerRecord) -> bool {
-    record
-        .spec
-        .config
-        .healthcheck
-        .as_ref()
-        .is_some_and(|h| h.test.first().is_some_and(|t| t != "NONE"))
+    record.spec.config.healthcheck.as_ref().is_some_and(|h| h.test.first().is_some_and(|t| t != "NONE"))
 }
 
 /// A guest's refusal, in the engine's classes.

@@ -26,7 +26,9 @@ impl Engine {
     pub async fn top(&self, name: &str, arguments: &str) -> Result<(Vec<String>, Vec<Vec<String>>)> {
         let arguments = if arguments.trim().is_empty() { "-ef" } else { arguments };
         if !arguments.chars().all(|c| c.is_ascii_alphanumeric() || " -,=_:%".contains(c)) {
-            return Err(EngineError::invalid(format!("Error running ps: arguments {arguments:?} are not allowed")));
+            return Err(EngineError::invalid(format!(
+                "Error running ps: arguments {arguments:?} are not allowed"
+            )));
         }
         let entry = self.find(name)?;
         if entry.status() == Status::Restarting {
@@ -55,7 +57,8 @@ impl Engine {
 /// Picks the rows of `pids` out of what ps printed.
 fn table(text: &str, pids: &[i32]) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     let mut lines = text.lines();
-    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let column = titles
         .iter()
         .position(|t| t == "PID")

@@ -103,7 +103,10 @@ impl Engine {
         let _verb = entry.verb.lock().await;
         let record = entry.record();
         if matches!(record.state.status, Status::Removing | Status::Dead) {
-            return Err(EngineError::conflict(format!("container {} is marked for removal and cannot be updated", entry.id)));
+            return Err(EngineError::conflict(format!(
+                "container {} is marked for removal and cannot be updated",
+                entry.id
+            )));
         }
         if record.spec.auto_remove && update.restart.is_some_and(|r| r != RestartPolicy::No) {
             return Err(EngineError::conflict(

@@ -4,8 +4,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Capabilities, Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType as Ns,
-    LinuxSeccomp, Mount, Process, Root, Spec, User,
+    Capabilities, Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceType, LinuxNamespace,
+    LinuxNamespaceType as Ns, LinuxSeccomp, Mount, Process, Root, Spec, User,
 };
 
 use crate::contract::{
@@ -34,8 +34,9 @@ pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> 
     let mut mounts = mounts(request)?;
     let mut process = process(request, &upper, &capabilities)?;
     if request.init {
-        let program = crate::inside::program("silo-linux-init")
-            .ok_or_else(|| GuestError::Invalid("--init: the init program is not installed beside silo".to_owned()))?;
+        let program = crate::inside::program("silo-linux-init").ok_or_else(|| {
+            GuestError::Invalid("--init: the init program is not installed beside silo".to_owned())
+        })?;
         mounts.push(mount(INIT_PATH, "bind", &program.to_string_lossy(), &["bind", "ro"]));
         let args: Vec<String> = [INIT_PATH.to_owned(), "--".to_owned()]
             .into_iter()
@@ -63,7 +64,11 @@ pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> 
     Ok(Bundle { spec, rootfs })
 }
 
-fn process(request: &BundleRequest<'_>, upper: &Path, capabilities: &[String]) -> Result<Process, GuestError> {
+fn process(
+    request: &BundleRequest<'_>,
+    upper: &Path,
+    capabilities: &[String],
+) -> Result<Process, GuestError> {
     let config = request.process;
     if config.args.is_empty() {
         return Err(GuestError::Invalid("no command specified".to_owned()));
@@ -111,7 +116,8 @@ fn set(env: &mut Vec<String>, entry: &str) {
 }
 
 fn capability_sets(names: &[String]) -> LinuxCapabilities {
-    let set: Capabilities = names.iter().filter_map(|n| serde_json::from_value(n.as_str().into()).ok()).collect();
+    let set: Capabilities =
+        names.iter().filter_map(|n| serde_json::from_value(n.as_str().into()).ok()).collect();
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(set.clone()))
         .set_effective(Some(set.clone()))
@@ -129,7 +135,9 @@ fn mounts(request: &BundleRequest<'_>) -> Result<Vec<Mount>, GuestError> {
     // Parents before children, as dockerd sorts them.
     user.sort_by_key(|m| m.destination().components().count());
     let covered = |at: &Path| {
-        user.iter().any(|m| m.destination() == at || (m.destination() == Path::new("/dev") && at.starts_with("/dev")))
+        user.iter().any(|m| {
+            m.destination() == at || (m.destination() == Path::new("/dev") && at.starts_with("/dev"))
+        })
     };
     let mut all: Vec<Mount> = defaults::mounts(request.security.privileged, request.limits.shm_size)
         .into_iter()
@@ -139,11 +147,18 @@ fn mounts(request: &BundleRequest<'_>) -> Result<Vec<Mount>, GuestError> {
         for m in &mut all {
             if m.destination() == Path::new("/dev/shm") || m.destination() == Path::new("/dev/mqueue") {
                 let at = m.destination().clone();
-                *m = mount(&at.to_string_lossy(), "bind", &at.to_string_lossy(), &["rbind", "nosuid", "noexec", "nodev"]);
+                *m = mount(
+                    &at.to_string_lossy(),
+                    "bind",
+                    &at.to_string_lossy(),
+                    &["rbind", "nosuid", "noexec", "nodev"],
+                );
             }
         }
     }
-    for (file, at) in [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")] {
+    for (file, at) in
+        [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
+    {
         let source = request.dir.join(file);
         if source.is_file() && !covered(Path::new(at)) {
             all.push(mount(at, "bind", &source.to_string_lossy(), &["rbind", "rprivate"]));
@@ -304,8 +319,10 @@ fn devices(security: &Security) -> Result<Devices, GuestError> {
 }
 
 pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {
-    let first =
-        bundle.process().as_ref().ok_or_else(|| GuestError::Invalid("the container has no process".to_owned()))?;
+    let first = bundle
+        .process()
+        .as_ref()
+        .ok_or_else(|| GuestError::Invalid("the container has no process".to_owned()))?;
     let mut process = Process::default();
     let user = if exec.user.is_empty() && exec.additional_groups.is_empty() {
         first.user().clone()

@@ -12,7 +12,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig};
 
-pub use defaults::{capabilities, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, capabilities};
 pub use resources::{default_device_rules, device_rule, resources, rlimits};
 
 /// Axis 1, Linux.

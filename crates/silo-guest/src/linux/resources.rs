@@ -1,8 +1,8 @@
 //! Limits as the OCI specification writes them.
 
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
 };
 
 use crate::contract::{GuestError, Limits};
@@ -15,7 +15,11 @@ pub fn resources(limits: &Limits) -> LinuxResources {
     if limits.memory > 0 {
         memory.set_limit(Some(signed(limits.memory)));
         // As dockerd: without a word about swap, as much swap as memory.
-        let swap = if limits.memory_swap == 0 { signed(limits.memory.saturating_mul(2)) } else { limits.memory_swap };
+        let swap = if limits.memory_swap == 0 {
+            signed(limits.memory.saturating_mul(2))
+        } else {
+            limits.memory_swap
+        };
         memory.set_swap(Some(swap));
     } else if limits.memory_swap != 0 {
         memory.set_swap(Some(limits.memory_swap));
@@ -77,7 +81,13 @@ pub fn rlimits(limits: &Limits) -> Result<Vec<PosixRlimit>, GuestError> {
 }
 
 /// One device rule.
-pub fn device_rule(allow: bool, typ: LinuxDeviceType, major: i64, minor: i64, access: &str) -> LinuxDeviceCgroup {
+pub fn device_rule(
+    allow: bool,
+    typ: LinuxDeviceType,
+    major: i64,
+    minor: i64,
+    access: &str,
+) -> LinuxDeviceCgroup {
     let mut rule = LinuxDeviceCgroup::default();
     let number = |n: i64| Some(n).filter(|n| *n >= 0);
     rule.set_allow(allow)
@@ -91,7 +101,11 @@ pub fn device_rule(allow: bool, typ: LinuxDeviceType, major: i64, minor: i64, ac
 /// What every container may do with devices: make nodes, and use the harmless ones, terminals and its own console.
 pub fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
     let any = |typ| device_rule(true, typ, -1, -1, "m");
-    let mut rules = vec![device_rule(false, LinuxDeviceType::A, -1, -1, "rwm"), any(LinuxDeviceType::C), any(LinuxDeviceType::B)];
+    let mut rules = vec![
+        device_rule(false, LinuxDeviceType::A, -1, -1, "rwm"),
+        any(LinuxDeviceType::C),
+        any(LinuxDeviceType::B),
+    ];
     for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, -1)] {
         rules.push(device_rule(true, LinuxDeviceType::C, major, minor, "rwm"));
     }
@@ -105,7 +119,8 @@ mod tests {
     #[test]
     fn limits_become_resources() {
         assert_eq!(resources(&Limits::default()), LinuxResources::default());
-        let r = resources(&Limits { memory: 64 << 20, nano_cpus: 1_500_000_000, pids: 9, ..Default::default() });
+        let r =
+            resources(&Limits { memory: 64 << 20, nano_cpus: 1_500_000_000, pids: 9, ..Default::default() });
         assert_eq!(r.memory().unwrap().limit(), Some(64 << 20));
         assert_eq!(r.memory().unwrap().swap(), Some(128 << 20));
         assert_eq!(r.cpu().as_ref().unwrap().quota(), Some(150_000));

@@ -192,7 +192,8 @@ pub fn resolve(text: &str, capabilities: &[String], kernel: (u32, u32)) -> Resul
         }
         rules.push(entry);
     }
-    let mut out = json!({"defaultAction": profile.default_action, "architectures": architectures, "syscalls": rules});
+    let mut out =
+        json!({"defaultAction": profile.default_action, "architectures": architectures, "syscalls": rules});
     if let Some(errno) = profile.default_errno_ret {
         out["defaultErrnoRet"] = errno.into();
     }

@@ -36,7 +36,11 @@ impl Files<'_> {
                     let dir = layer.join(Path::new(path).parent().unwrap_or(Path::new("")));
                     if let Ok(stat) = rustix::fs::lstat(layer.join(path)) {
                         let whiteout = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-                        return if whiteout { String::new() } else { read_below(layer, path).unwrap_or_default() };
+                        return if whiteout {
+                            String::new()
+                        } else {
+                            read_below(layer, path).unwrap_or_default()
+                        };
                     }
                     let mut value = [0u8; 1];
                     if matches!(rustix::fs::lgetxattr(&dir, "trusted.overlay.opaque", &mut value), Ok(1)) {
@@ -94,16 +98,18 @@ pub(super) fn resolve(user: &str, additional: &[String], files: Files<'_>) -> Re
             return Err(GuestError::Invalid("uids and gids must be in range 0-2147483647".to_owned()));
         }
         (None, Err(_)) => {
-            return Err(GuestError::NotFound(format!("unable to find user {user}: no matching entries in passwd file")));
+            return Err(GuestError::NotFound(format!(
+                "unable to find user {user}: no matching entries in passwd file"
+            )));
         }
     };
     let find_group = |wanted: &str| -> Result<u32, GuestError> {
         let row = rows(&groups, 3).find(|f| f[0] == wanted || f[2] == wanted);
         match row.map_or_else(|| wanted.parse::<u32>(), |f| f[2].parse::<u32>()) {
             Ok(gid) => Ok(gid),
-            Err(_) => {
-                Err(GuestError::NotFound(format!("unable to find group {wanted}: no matching entries in group file")))
-            }
+            Err(_) => Err(GuestError::NotFound(format!(
+                "unable to find group {wanted}: no matching entries in group file"
+            ))),
         }
     };
     match group {
@@ -131,8 +137,13 @@ mod tests {
     fn check(user: &str, expected: Result<(u32, u32, &[u32]), &str>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
-        std::fs::write(dir.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nbob:x:1000:100::/home/bob:/bin/sh\n").unwrap();
-        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nusers:x:100:\nwheel:x:10:bob,eve\n").unwrap();
+        std::fs::write(
+            dir.path().join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nbob:x:1000:100::/home/bob:/bin/sh\n",
+        )
+        .unwrap();
+        std::fs::write(dir.path().join("etc/group"), "root:x:0:\nusers:x:100:\nwheel:x:10:bob,eve\n")
+            .unwrap();
         let layers = [dir.path().to_owned()];
         for files in [Files::Layers(&layers), Files::Root(dir.path())] {
             match (resolve(user, &[], files), expected) {

@@ -9,10 +9,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Box as ConsoleSize, BoxBuilder, Linux, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType as Ns, Mount, Process, Root, Spec, User,
+    Box as ConsoleSize, BoxBuilder, Linux, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder,
+    LinuxNamespace, LinuxNamespaceType as Ns, Mount, Process, Root, Spec, User,
 };
 
-use crate::contract::{Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp};
+use crate::contract::{
+    Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp,
+};
 use crate::linux;
 
 use super::command_line::command_line;
@@ -35,14 +38,16 @@ fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> GuestError {
 
 pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
     refuse_what_windows_has_not(request)?;
-    let base = request.layers.last().ok_or_else(|| GuestError::Invalid("the image has no layers".to_owned()))?;
+    let base =
+        request.layers.last().ok_or_else(|| GuestError::Invalid("the image has no layers".to_owned()))?;
     if !base.join("Host").join(INIT.trim_start_matches('/')).is_file() {
         return Err(GuestError::Invalid(
             "the image is not built on a base of this engine: make one with `silo base build` and build the image on it"
                 .to_owned(),
         ));
     }
-    let layers: Vec<PathBuf> = request.layers.iter().map(|layer| layer.join("Files")).filter(|d| d.is_dir()).collect();
+    let layers: Vec<PathBuf> =
+        request.layers.iter().map(|layer| layer.join("Files")).filter(|d| d.is_dir()).collect();
     let files = Writable::make(request.top, "files", request.id_range)?;
     let registry = Writable::make(request.top, "prefix", request.id_range)?;
     let mut drive_c = vec![files.upper.clone()];
@@ -86,13 +91,28 @@ fn refuse_what_windows_has_not(request: &BundleRequest<'_>) -> Result<(), GuestE
     let (security, namespaces) = (request.security, request.namespaces);
     let refused = [
         (security.privileged, "Windows does not support privileged mode"),
-        (!security.cap_add.is_empty() || !security.cap_drop.is_empty(), "Windows does not support capabilities (CapAdd, CapDrop)"),
-        (security.read_only_root, "invalid option: Windows does not support root filesystem in read-only mode"),
+        (
+            !security.cap_add.is_empty() || !security.cap_drop.is_empty(),
+            "Windows does not support capabilities (CapAdd, CapDrop)",
+        ),
+        (
+            security.read_only_root,
+            "invalid option: Windows does not support root filesystem in read-only mode",
+        ),
         (!security.devices.is_empty(), "invalid option: Windows does not support Devices"),
         (!security.sysctls.is_empty(), "invalid option: Windows does not support Sysctls"),
-        (security.seccomp != Seccomp::Default, "invalid option: a Windows container always runs with the default seccomp profile"),
-        (namespaces.host_pid || namespaces.pid.is_some(), "invalid PID mode: Windows does not support it (PidMode)"),
-        (namespaces.host_ipc || namespaces.ipc.is_some(), "invalid IPC mode: Windows does not support it (IpcMode)"),
+        (
+            security.seccomp != Seccomp::Default,
+            "invalid option: a Windows container always runs with the default seccomp profile",
+        ),
+        (
+            namespaces.host_pid || namespaces.pid.is_some(),
+            "invalid PID mode: Windows does not support it (PidMode)",
+        ),
+        (
+            namespaces.host_ipc || namespaces.ipc.is_some(),
+            "invalid IPC mode: Windows does not support it (IpcMode)",
+        ),
         (namespaces.host_uts, "invalid UTS mode: Windows does not support it (UTSMode)"),
         (request.process.args.is_empty(), "no command specified"),
     ];
@@ -171,9 +191,7 @@ fn overlay(at: &str, layers: &[PathBuf], writable: &Writable, id_range: u32) -> 
     ];
     let mut mount = mount(at, "overlay", Path::new("overlay"), &options.each_ref().map(String::as_str));
     // Layers belong to the host's root; in here they belong to the container's.
-    mount
-        .set_uid_mappings(Some(mapping(0, id_range, IDS)))
-        .set_gid_mappings(Some(mapping(0, id_range, IDS)));
+    mount.set_uid_mappings(Some(mapping(0, id_range, IDS))).set_gid_mappings(Some(mapping(0, id_range, IDS)));
     mount
 }
 
@@ -182,7 +200,12 @@ fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<
     let mut mounts = vec![
         mount("/proc", "proc", Path::new("proc"), &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", Path::new("tmpfs"), &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", Path::new("devpts"), &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            Path::new("devpts"),
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
         mount("/sys", "bind", &visible.sys, &["bind", "ro", "nosuid", "nodev", "noexec"]),
         // Wine's server listens here; init and the launcher talk in /run.
         mount("/tmp", "tmpfs", Path::new("tmpfs"), &memory),
@@ -191,7 +214,9 @@ fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<
     if let Some(meminfo) = &visible.meminfo {
         mounts.push(mount("/proc/meminfo", "bind", meminfo, &["bind", "ro", "nosuid", "nodev", "noexec"]));
     }
-    for (name, at) in [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")] {
+    for (name, at) in
+        [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
+    {
         let source = request.dir.join(name);
         if source.is_file() {
             mounts.push(mount(at, "bind", &source, &["bind", "ro"]));
@@ -201,8 +226,15 @@ fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<
 }
 
 /// A mount of the user's: on a folder of `C:`, or as a further drive.
-fn user_mount(wanted: &MountRequest, drive_c: &[PathBuf], registry: &Writable, id_range: u32) -> Result<Mount, GuestError> {
-    let invalid = |why: &str| GuestError::Invalid(format!("invalid mount config: invalid mount path: '{}' {why}", wanted.target));
+fn user_mount(
+    wanted: &MountRequest,
+    drive_c: &[PathBuf],
+    registry: &Writable,
+    id_range: u32,
+) -> Result<Mount, GuestError> {
+    let invalid = |why: &str| {
+        GuestError::Invalid(format!("invalid mount config: invalid mount path: '{}' {why}", wanted.target))
+    };
     if !super::paths::is_absolute(&wanted.target) {
         return Err(invalid("mount path must be absolute"));
     }
@@ -233,9 +265,11 @@ fn user_mount(wanted: &MountRequest, drive_c: &[PathBuf], registry: &Writable, i
     let mut mount = mount(&at, "bind", source, &[bind, access, propagation, "nosuid", "nodev"]);
     // The folder's owner is who programs are in it, so that they may do what that user may, and new files are that
     // user's. Everybody else's files show as nobody's, open as far as their mode says.
-    mount
-        .set_uid_mappings(Some(mapping(owner.uid(), id_range, 1)))
-        .set_gid_mappings(Some(mapping(owner.gid(), id_range, 1)));
+    mount.set_uid_mappings(Some(mapping(owner.uid(), id_range, 1))).set_gid_mappings(Some(mapping(
+        owner.gid(),
+        id_range,
+        1,
+    )));
     Ok(mount)
 }
 
@@ -245,7 +279,9 @@ fn add_drive(drive: char, registry: &Writable, owner: u32) -> Result<(), GuestEr
     own_directory(&drives, owner)?;
     let link = drives.join(format!("{drive}:"));
     match std::os::unix::fs::symlink(format!("/mnt/{drive}"), &link) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(io(format!("making {}", link.display()))(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(io(format!("making {}", link.display()))(error))
+        }
         _ => Ok(()),
     }
 }
@@ -327,8 +363,10 @@ fn namespaces(of: &Namespaces) -> Vec<LinuxNamespace> {
         namespace.set_typ(kind).set_path(path.map(Path::to_owned));
         namespace
     };
-    let mut list: Vec<_> =
-        [Ns::User, Ns::Mount, Ns::Pid, Ns::Ipc, Ns::Uts, Ns::Cgroup].into_iter().map(|kind| namespace(kind, None)).collect();
+    let mut list: Vec<_> = [Ns::User, Ns::Mount, Ns::Pid, Ns::Ipc, Ns::Uts, Ns::Cgroup]
+        .into_iter()
+        .map(|kind| namespace(kind, None))
+        .collect();
     if !of.host_network {
         list.push(namespace(Ns::Network, of.network.as_deref()));
     }

@@ -23,7 +23,9 @@ pub(super) fn command_line(args: &[String], args_escaped: bool) -> String {
 
 /// Whether argument `i` is the command of a shell form, `cmd /S /C <command>`.
 fn is_shell_command(args: &[String], i: usize) -> bool {
-    let is = |at: usize, names: &[&str]| args.get(at).is_some_and(|a| names.iter().any(|n| a.eq_ignore_ascii_case(n)));
+    let is = |at: usize, names: &[&str]| {
+        args.get(at).is_some_and(|a| names.iter().any(|n| a.eq_ignore_ascii_case(n)))
+    };
     args.len() == 4 && i == 3 && is(0, &["cmd", "cmd.exe"]) && is(1, &["/s"]) && is(2, &["/c"])
 }
 

@@ -6,7 +6,8 @@ pub(super) fn merge<'a>(entries: impl IntoIterator<Item = &'a String>) -> Vec<St
     let mut merged: Vec<String> = Vec::new();
     for entry in entries {
         let Some((name, value)) = split(entry) else { continue };
-        match merged.iter_mut().find(|other| split(other).is_some_and(|(n, _)| n.eq_ignore_ascii_case(name))) {
+        match merged.iter_mut().find(|other| split(other).is_some_and(|(n, _)| n.eq_ignore_ascii_case(name)))
+        {
             Some(other) => {
                 let spelling = split(other).map_or(name, |(n, _)| n).to_owned();
                 *other = format!("{spelling}={value}");
@@ -20,7 +21,11 @@ pub(super) fn merge<'a>(entries: impl IntoIterator<Item = &'a String>) -> Vec<St
 /// A variable's value.
 #[cfg(test)]
 fn get<'a>(entries: &'a [String], name: &str) -> Option<&'a str> {
-    entries.iter().filter_map(|e| split(e)).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    entries
+        .iter()
+        .filter_map(|e| split(e))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 /// Name and value; a name may begin with `=` (a drive's directory), and is never empty.

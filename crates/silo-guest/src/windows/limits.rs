@@ -13,13 +13,27 @@ use crate::contract::{GuestError, Limits};
 
 /// Files of one processor that Wine reads.
 const TOPOLOGY: &[&str] = &[
-    "topology/core_id", "topology/physical_package_id", "topology/thread_siblings", "topology/thread_siblings_list",
-    "topology/core_siblings", "topology/core_siblings_list", "topology/core_cpus_list", "topology/package_cpus_list",
-    "cpufreq/cpuinfo_max_freq", "cpufreq/base_frequency", "cpufreq/scaling_cur_freq",
+    "topology/core_id",
+    "topology/physical_package_id",
+    "topology/thread_siblings",
+    "topology/thread_siblings_list",
+    "topology/core_siblings",
+    "topology/core_siblings_list",
+    "topology/core_cpus_list",
+    "topology/package_cpus_list",
+    "cpufreq/cpuinfo_max_freq",
+    "cpufreq/base_frequency",
+    "cpufreq/scaling_cur_freq",
 ];
 /// Files of one of its caches.
 const CACHE: &[&str] = &[
-    "level", "type", "size", "coherency_line_size", "ways_of_associativity", "shared_cpu_map", "shared_cpu_list",
+    "level",
+    "type",
+    "size",
+    "coherency_line_size",
+    "ways_of_associativity",
+    "shared_cpu_map",
+    "shared_cpu_list",
     "number_of_sets",
 ];
 
@@ -154,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_quota_rounds_up_to_whole_processors() {
-        let limits = |nano_cpus, cpuset: &str| Limits { nano_cpus, cpuset_cpus: cpuset.into(), ..Default::default() };
+        let limits =
+            |nano_cpus, cpuset: &str| Limits { nano_cpus, cpuset_cpus: cpuset.into(), ..Default::default() };
         assert_eq!(processors(&limits(0, ""), 8), 8);
         assert_eq!(processors(&limits(1_500_000_000, ""), 8), 2);
         assert_eq!(processors(&limits(16_000_000_000, ""), 8), 8);
@@ -165,7 +180,10 @@ mod tests {
     fn memory_shows_its_limit() {
         let host = "MemTotal:       1000000 kB\nMemFree:         900000 kB\nSwapTotal: 5 kB\n";
         let text = limited_meminfo(host, 512_000 * 1024).unwrap();
-        assert_eq!(text, "MemTotal:         512000 kB\nMemFree:          512000 kB\nSwapTotal:             0 kB\n");
+        assert_eq!(
+            text,
+            "MemTotal:         512000 kB\nMemFree:          512000 kB\nSwapTotal:             0 kB\n"
+        );
         assert_eq!(limited_meminfo(host, 0), None);
         assert_eq!(limited_meminfo(host, u64::MAX), None);
     }

@@ -89,7 +89,9 @@ fn spelling(layers: &[PathBuf], directory: &Path, name: &str) -> OsString {
 fn split_drive(path: &str) -> (Option<char>, &str) {
     let mut chars = path.chars();
     match (chars.next(), chars.next()) {
-        (Some(letter), Some(':')) if letter.is_ascii_alphabetic() => (Some(letter.to_ascii_lowercase()), &path[2..]),
+        (Some(letter), Some(':')) if letter.is_ascii_alphabetic() => {
+            (Some(letter.to_ascii_lowercase()), &path[2..])
+        }
         _ => (None, path),
     }
 }

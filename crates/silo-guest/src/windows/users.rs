@@ -16,7 +16,8 @@ impl Account {
     /// Windows gives these accounts.
     pub(super) fn parse(user: &str) -> Result<Account, GuestError> {
         let (domain, name) = user.rsplit_once('\\').unwrap_or(("", user));
-        let known_domain = ["", ".", "user manager", "nt authority"].contains(&domain.to_ascii_lowercase().as_str());
+        let known_domain =
+            ["", ".", "user manager", "nt authority"].contains(&domain.to_ascii_lowercase().as_str());
         match name.to_ascii_lowercase().as_str() {
             "" | "containeradministrator" | "system" if known_domain => Ok(Account::Administrator),
             "containeruser" if known_domain => Ok(Account::User),

@@ -97,7 +97,8 @@ fn compile(rules: &[LinuxDeviceCgroup]) -> Vec<Instruction> {
 fn bpf(command: libc::c_int, attributes: &mut [u32]) -> io::Result<libc::c_long> {
     // SAFETY: the attribute block lives through the call and its size is passed; pointers in it are set by callers
     // in this file to buffers that live as long.
-    let r = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
+    let r =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(r) }
 }
 
@@ -121,7 +122,8 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
 
 /// Attaches the rules to a cgroup directory; they stay until it is removed.
 pub(super) fn attach(cgroup: &OwnedFd, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
-    let context = |e: io::Error| io::Error::new(e.kind(), format!("attaching the device rules to the cgroup: {e}"));
+    let context =
+        |e: io::Error| io::Error::new(e.kind(), format!("attaching the device rules to the cgroup: {e}"));
     let program = load(&compile(rules)).map_err(context)?;
     let mut attributes =
         [cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32, ATTACH_CGROUP_DEVICE, ALLOW_MULTI, 0];
@@ -133,9 +135,19 @@ pub(super) fn attach(cgroup: &OwnedFd, rules: &[LinuxDeviceCgroup]) -> io::Resul
 mod tests {
     use super::*;
 
-    fn rule(allow: bool, typ: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {
+    fn rule(
+        allow: bool,
+        typ: LinuxDeviceType,
+        major: Option<i64>,
+        minor: Option<i64>,
+        access: &str,
+    ) -> LinuxDeviceCgroup {
         let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(allow).set_typ(Some(typ)).set_major(major).set_minor(minor).set_access(Some(access.into()));
+        rule.set_allow(allow)
+            .set_typ(Some(typ))
+            .set_major(major)
+            .set_minor(minor)
+            .set_access(Some(access.into()));
         rule
     }
 

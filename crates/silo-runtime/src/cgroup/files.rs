@@ -11,9 +11,11 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 /// Writes a control file; the error names file and value.
 pub(super) fn write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
     let path = dir.join(file);
-    OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(value.as_bytes())).map_err(|e| {
-        io::Error::new(e.kind(), format!("writing {value:?} to {}: {e}", path.display()))
-    })
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut f| f.write_all(value.as_bytes()))
+        .map_err(|e| io::Error::new(e.kind(), format!("writing {value:?} to {}: {e}", path.display())))
 }
 
 /// Reads a control file as text; empty when it is not there.

@@ -77,7 +77,10 @@ impl Cgroup {
     pub fn at(path: &str) -> io::Result<Self> {
         let path = path.trim_start_matches('/');
         if path.is_empty() || path.split('/').any(|p| p.is_empty() || p == "." || p == "..") {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("cgroup path {path:?} is not plain")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("cgroup path {path:?} is not plain"),
+            ));
         }
         let kind = match detect()? {
             Hierarchies::V1(mounts) => Kind::V1(v1::V1::new(mounts, path)),

@@ -108,7 +108,8 @@ impl V1 {
         }
         if let (Some(io), Some(dir)) = (resources.block_io(), self.dir("blkio")) {
             if let Some(weight) = io.weight().filter(|w| *w > 0) {
-                let file = if dir.join("blkio.bfq.weight").exists() { "blkio.bfq.weight" } else { "blkio.weight" };
+                let file =
+                    if dir.join("blkio.bfq.weight").exists() { "blkio.bfq.weight" } else { "blkio.weight" };
                 files::write(&dir, file, &weight.to_string())?;
             }
             for (file, list) in [
@@ -169,7 +170,10 @@ impl V1 {
             }
             if Instant::now() > end {
                 let _ = files::write(&dir, "freezer.state", "THAWED");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("cgroup did not become {wanted} in 2 s")));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("cgroup did not become {wanted} in 2 s"),
+                ));
             }
             // v1 has no notification of FREEZING → FROZEN.
             std::thread::sleep(Duration::from_micros(500));
@@ -192,8 +196,10 @@ impl V1 {
         const TICK: u64 = 10_000_000;
         if let Some(dir) = self.dir("cpuacct") {
             stats.cpu_total = files::number(&dir, "cpuacct.usage");
-            stats.cpu_percpu =
-                files::read(&dir, "cpuacct.usage_percpu").split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            stats.cpu_percpu = files::read(&dir, "cpuacct.usage_percpu")
+                .split_whitespace()
+                .filter_map(|n| n.parse().ok())
+                .collect();
             let text = files::read(&dir, "cpuacct.stat");
             stats.cpu_user = files::keyed(&text, "user") * TICK;
             stats.cpu_system = files::keyed(&text, "system") * TICK;
@@ -216,7 +222,8 @@ impl V1 {
             stats.pids_limit = Some(files::number(&dir, "pids.max")).filter(|n| *n != u64::MAX).unwrap_or(0);
         }
         if let Some(dir) = self.dir("blkio") {
-            stats.io_service_bytes = io_table(&files::read(&dir, "blkio.throttle.io_service_bytes_recursive"));
+            stats.io_service_bytes =
+                io_table(&files::read(&dir, "blkio.throttle.io_service_bytes_recursive"));
             stats.io_serviced = io_table(&files::read(&dir, "blkio.throttle.io_serviced_recursive"));
         }
     }
@@ -239,7 +246,8 @@ fn make(dir: &Path) -> io::Result<()> {
 }
 
 fn make_all(dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| io::Error::new(e.kind(), format!("making cgroup {}: {e}", dir.display())))
+    std::fs::create_dir_all(dir)
+        .map_err(|e| io::Error::new(e.kind(), format!("making cgroup {}: {e}", dir.display())))
 }
 
 fn throttle(device: &LinuxThrottleDevice) -> String {

@@ -232,8 +232,10 @@ mod tests {
             log.append(Stream::Stdout, format!("line {i}\n").as_bytes(), "T").unwrap();
         }
         log.flush().unwrap();
-        let mut names: Vec<_> =
-            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["log", "log.1", "log.2"]);
     }

@@ -67,7 +67,8 @@ struct Shim {
 pub fn main(dir: &Path) -> io::Result<()> {
     let _ = rustix::process::setsid();
     let config: ShimConfig = serde_json::from_slice(&std::fs::read(dir.join(files::SHIM))?)?;
-    let signals = process::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE])?;
+    let signals =
+        process::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE])?;
     // SAFETY: standard input is the daemon's socket, and nothing else in this process uses it.
     let control = unsafe { process::inherit_fd(0) };
     let listener = listen(&config.socket)?;
@@ -79,7 +80,7 @@ pub fn main(dir: &Path) -> io::Result<()> {
         signals,
         listener,
         connections: HashMap::new(),
-        tasks: HashMap::from([(FIRST, Task::new(FIRST, None, log, 0))]),
+        tasks: HashMap::from([(FIRST, Task::new(FIRST, None, log, 0, config.stdin_once))]),
         early: HashMap::new(),
         bundle: None,
         cgroup: None,
@@ -134,7 +135,8 @@ impl Shim {
                     }
                     Target::Client(task, client) => {
                         if let Some(task) = self.tasks.get_mut(&task) {
-                            let notice = task.client_ready(&mut self.reactor, client, ready.read, ready.hangup);
+                            let notice =
+                                task.client_ready(&mut self.reactor, client, ready.read, ready.hangup);
                             let _ = ready.write;
                             if notice == Notice::Detached {
                                 let exec = task.exec.clone();
@@ -173,7 +175,9 @@ impl Shim {
 
     fn reaped(&mut self, pid: i32, wait: Wait) {
         // Adopted orphans of the container are reaped and forgotten.
-        let Some(id) = self.tasks.values().find(|t| t.pid == pid && t.ended.is_none()).map(|t| t.id) else { return };
+        let Some(id) = self.tasks.values().find(|t| t.pid == pid && t.ended.is_none()).map(|t| t.id) else {
+            return;
+        };
         if id == FIRST {
             self.first_ended(wait);
             return;
@@ -212,13 +216,19 @@ impl Shim {
     }
 
     fn record_exit(&self, exit: &Exit) -> io::Result<()> {
-        silo_sys::atomic_file::write_with(&self.dir.join(files::EXIT), &serde_json::to_vec(exit)?, 0o600, false)
+        silo_sys::atomic_file::write_with(
+            &self.dir.join(files::EXIT),
+            &serde_json::to_vec(exit)?,
+            0o600,
+            false,
+        )
     }
 
     /// Sends an event to everybody who asked for events.
     fn tell(&mut self, event: &Event) {
         let Ok(frame) = encode(&Reply { id: 0, answer: Answer::Event(event.clone()) }) else { return };
-        let ids: Vec<u64> = self.connections.iter().filter(|(_, c)| c.subscribed).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| c.subscribed).map(|(id, _)| *id).collect();
         for id in ids {
             self.send(id, &frame);
         }

@@ -101,8 +101,8 @@ impl Reactor {
     /// Waits for events; `None`: without limit.
     pub(super) fn wait(&mut self, limit: Option<Duration>) -> io::Result<Vec<Ready>> {
         let mut buffer = Vec::with_capacity(64);
-        let limit = limit
-            .map(|l| Timespec { tv_sec: l.as_secs() as i64, tv_nsec: i64::from(l.subsec_nanos()) });
+        let limit =
+            limit.map(|l| Timespec { tv_sec: l.as_secs() as i64, tv_nsec: i64::from(l.subsec_nanos()) });
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut buffer), limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),

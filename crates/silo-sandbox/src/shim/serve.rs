@@ -42,7 +42,9 @@ impl Shim {
     pub(super) fn accept(&mut self) -> io::Result<()> {
         match rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC) {
             Ok(fd) => self.connect(fd),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => Ok(()),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {
+                Ok(())
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -61,7 +63,9 @@ impl Shim {
             match decode::<Request>(&mut connection.input) {
                 Ok(Some(request)) => {
                     let fd = match request.call {
-                        Call::Attach(_) | Call::Start if !connection.fds.is_empty() => Some(connection.fds.remove(0)),
+                        Call::Attach(_) | Call::Start if !connection.fds.is_empty() => {
+                            Some(connection.fds.remove(0))
+                        }
                         _ => None,
                     };
                     let number = request.id;
@@ -95,7 +99,9 @@ impl Shim {
                 Ok(n) => {
                     connection.output.drain(..n);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && connection.output.len() < OUTPUT_LIMIT => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && connection.output.len() < OUTPUT_LIMIT => {
+                    break;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.disconnect(id),
             }
@@ -126,9 +132,10 @@ impl Shim {
                 let pidfd = task.pidfd.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
                 process::pidfd_signal(pidfd, signal).map_err(|e| match e.raw_os_error() {
                     Some(libc::ESRCH) => wrong_state("it has ended"),
-                    Some(libc::EINVAL) => {
-                        Failure { kind: FailureKind::Invalid, message: format!("there is no signal {signal}") }
-                    }
+                    Some(libc::EINVAL) => Failure {
+                        kind: FailureKind::Invalid,
+                        message: format!("there is no signal {signal}"),
+                    },
                     _ => other(e),
                 })?;
                 Ok(Answer::Done)
@@ -259,7 +266,7 @@ impl Shim {
         let clients = self.early.remove(&exec).unwrap_or_default();
         let id = self.next_task;
         self.next_task += 1;
-        let mut task = Task::new(id, Some(exec), None, capture);
+        let mut task = Task::new(id, Some(exec), None, capture, stdin_once);
         for (attach, fd) in clients {
             let client = self.next;
             self.next += 1;
@@ -289,7 +296,11 @@ impl Shim {
             return Err(wrong_state("the container is paused"));
         }
         let bundle = self.bundle.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
-        let first = self.tasks.get(&FIRST).and_then(|t| t.pidfd.as_ref()).ok_or_else(|| wrong_state("it is not running"))?;
+        let first = self
+            .tasks
+            .get(&FIRST)
+            .and_then(|t| t.pidfd.as_ref())
+            .ok_or_else(|| wrong_state("it is not running"))?;
         let terminal = process.terminal() == Some(true);
         let stdio = task.open_streams(terminal, stdin, stdin_once, size).map_err(other)?;
         let started = silo_runtime::exec(bundle, first, cgroup, process, stdio, false)?;

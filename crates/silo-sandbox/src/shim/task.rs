@@ -49,7 +49,13 @@ pub(super) enum Notice {
 }
 
 impl Task {
-    pub(super) fn new(id: u32, exec: Option<String>, log: Option<Log>, capture_limit: usize) -> Self {
+    pub(super) fn new(
+        id: u32,
+        exec: Option<String>,
+        log: Option<Log>,
+        capture_limit: usize,
+        stdin_once: bool,
+    ) -> Self {
         Self {
             id,
             exec,
@@ -59,7 +65,7 @@ impl Task {
             ended: None,
             terminal: false,
             stdin: None,
-            stdin_once: false,
+            stdin_once,
             typed: Vec::new(),
             close_stdin: false,
             out: None,
@@ -262,6 +268,10 @@ impl Task {
     }
 
     pub(super) fn write_stdin(&mut self, reactor: &mut Reactor) {
+        if self.pid == 0 {
+            // Kept for the start: clients attach, and may have said everything, before it.
+            return;
+        }
         while !self.typed.is_empty() {
             let Some(fd) = &self.stdin else {
                 self.typed.clear();
@@ -295,7 +305,13 @@ impl Task {
     }
 
     /// Something happened on a client's socket.
-    pub(super) fn client_ready(&mut self, reactor: &mut Reactor, id: u64, read: bool, hangup: bool) -> Notice {
+    pub(super) fn client_ready(
+        &mut self,
+        reactor: &mut Reactor,
+        id: u64,
+        read: bool,
+        hangup: bool,
+    ) -> Notice {
         let Some(client) = self.clients.iter_mut().find(|c| c.id == id) else { return Notice::None };
         if client.flush().is_err() {
             self.remove_client(reactor, id);

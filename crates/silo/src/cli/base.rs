@@ -48,7 +48,9 @@ fn family(name: &str) -> Result<Family, String> {
 /// Runs one of them.
 pub(crate) fn main(client: &Client, command: BaseCommand) -> Result<(), String> {
     match command {
-        BaseCommand::Build { family: name, packages, output } => build_base(client, family(&name)?, packages, output),
+        BaseCommand::Build { family: name, packages, output } => {
+            build_base(client, family(&name)?, packages, output)
+        }
         BaseCommand::Ls { json } => list(client, json),
         BaseCommand::Inspect { family: name } => {
             let image = client.get(&format!("/images/{}/json", family(&name)?.reference()))?;
@@ -72,7 +74,11 @@ fn list(client: &Client, json: bool) -> Result<(), String> {
     for image in images.as_array().into_iter().flatten() {
         let id = image["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:");
         let size = image["Size"].as_u64().unwrap_or(0) / 1_000_000;
-        println!("{:<34}{:<16}{size} MB", image["RepoTags"][0].as_str().unwrap_or_default(), &id[..id.len().min(12)]);
+        println!(
+            "{:<34}{:<16}{size} MB",
+            image["RepoTags"][0].as_str().unwrap_or_default(),
+            &id[..id.len().min(12)]
+        );
     }
     Ok(())
 }

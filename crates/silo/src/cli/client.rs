@@ -26,7 +26,10 @@ impl Client {
     /// By `--host`, `$SILO_HOST`, `$DOCKER_HOST`, or the default socket.
     pub(crate) fn find(host: Option<&str>) -> Result<Self, String> {
         let environment = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        let host = host.map(str::to_owned).or_else(|| environment("SILO_HOST")).or_else(|| environment("DOCKER_HOST"));
+        let host = host
+            .map(str::to_owned)
+            .or_else(|| environment("SILO_HOST"))
+            .or_else(|| environment("DOCKER_HOST"));
         let Some(host) = host else { return Ok(Self { socket: DEFAULT_SOCKET.into() }) };
         match host.strip_prefix("unix://") {
             Some(path) => Ok(Self { socket: path.into() }),
@@ -41,7 +44,11 @@ impl Client {
         stream.set_read_timeout(Some(SILENCE)).map_err(at)?;
         // HTTP/1.0 without keep-alive: the body ends with the connection.
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: silo\r\nConnection: close\r\n");
-        head.push_str(if body.is_some() { "Transfer-Encoding: chunked\r\n\r\n" } else { "Content-Length: 0\r\n\r\n" });
+        head.push_str(if body.is_some() {
+            "Transfer-Encoding: chunked\r\n\r\n"
+        } else {
+            "Content-Length: 0\r\n\r\n"
+        });
         stream.write_all(head.as_bytes()).map_err(at)?;
         if let Some(body) = body {
             let mut buffer = vec![0; 256 << 10];
@@ -58,7 +65,11 @@ impl Client {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line).map_err(at)?;
-        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| format!("the daemon answered {line:?}"))?;
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .ok_or_else(|| format!("the daemon answered {line:?}"))?;
         let mut chunked = false;
         loop {
             line.clear();
@@ -69,15 +80,20 @@ impl Client {
             }
             chunked |= header == "transfer-encoding: chunked";
         }
-        let body: Box<dyn BufRead> =
-            if chunked { Box::new(BufReader::new(Chunked { reader, left: 0, ended: false })) } else { Box::new(reader) };
+        let body: Box<dyn BufRead> = if chunked {
+            Box::new(BufReader::new(Chunked { reader, left: 0, ended: false }))
+        } else {
+            Box::new(reader)
+        };
         Ok(Response { status, body })
     }
 
     fn whole(mut response: Response) -> Result<Value, String> {
         let mut text = String::new();
         response.body.read_to_string(&mut text).map_err(|e| format!("reading the daemon's answer: {e}"))?;
-        let value: Value = if text.trim().is_empty() { Value::Null } else {
+        let value: Value = if text.trim().is_empty() {
+            Value::Null
+        } else {
             serde_json::from_str(&text).map_err(|e| format!("the daemon's answer {text:?}: {e}"))?
         };
         if response.status >= 400 {

@@ -68,7 +68,12 @@ pub(crate) fn ps(client: &Client, all: bool, output: &Output) -> Result<(), Stri
     println!("{:<14}{:<28}{:<24}{}", "ID", "IMAGE", "NAME", "STATUS");
     for c in list.as_array().into_iter().flatten() {
         let id: String = text(&c["Id"]).chars().take(12).collect();
-        println!("{id:<14}{:<28}{:<24}{}", text(&c["Image"]), text(&c["Names"][0]).trim_start_matches('/'), text(&c["Status"]));
+        println!(
+            "{id:<14}{:<28}{:<24}{}",
+            text(&c["Image"]),
+            text(&c["Names"][0]).trim_start_matches('/'),
+            text(&c["Status"])
+        );
     }
     Ok(())
 }

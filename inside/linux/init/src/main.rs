@@ -4,7 +4,18 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 
 /// Signals that are not passed on: they concern this process itself.
-const KEPT: &[i32] = &[libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCHLD];
+const KEPT: &[i32] = &[
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCHLD,
+];
 
 fn main() {
     let arguments: Vec<CString> = std::env::args_os()
@@ -38,7 +49,11 @@ fn main() {
                 let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|a| a.as_ptr()).collect();
                 pointers.push(std::ptr::null());
                 libc::execvp(pointers[0], pointers.as_ptr());
-                let code = if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT) { 127 } else { 126 };
+                let code = if std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT) {
+                    127
+                } else {
+                    126
+                };
                 fail("exec", &arguments[0], code)
             }
             _ => {}
@@ -52,8 +67,11 @@ fn main() {
             loop {
                 let pid = libc::waitpid(-1, &raw mut status, libc::WNOHANG);
                 if pid == child {
-                    let code =
-                        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+                    let code = if libc::WIFSIGNALED(status) {
+                        128 + libc::WTERMSIG(status)
+                    } else {
+                        libc::WEXITSTATUS(status)
+                    };
                     std::process::exit(code);
                 }
                 if pid <= 0 {

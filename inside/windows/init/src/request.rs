@@ -37,16 +37,21 @@ pub(crate) struct Running {
 impl Request {
     /// From the variables listed in `main.rs`; everything else in the environment is the program's.
     pub(crate) fn from_environment() -> Result<Request, String> {
-        let command_line = std::env::var("SILO_COMMAND_LINE").map_err(|e| format!("SILO_COMMAND_LINE: {e}"))?;
+        let command_line =
+            std::env::var("SILO_COMMAND_LINE").map_err(|e| format!("SILO_COMMAND_LINE: {e}"))?;
         let is_ours = |name: &OsString| OURS.iter().any(|ours| name == ours);
         Ok(Request {
             command_line,
             environment: std::env::vars_os().filter(|(name, _)| !is_ours(name)).collect(),
             user: std::env::var_os("SILO_USER").unwrap_or_else(|| "ContainerAdministrator".into()),
-            limits: [("SILO_PRELOAD", "LD_PRELOAD"), ("SILO_PROCESSORS", "SILO_PROCESSORS"), ("SILO_MEMORY", "SILO_MEMORY")]
-                .into_iter()
-                .filter_map(|(ours, theirs)| Some((theirs, std::env::var_os(ours)?)))
-                .collect(),
+            limits: [
+                ("SILO_PRELOAD", "LD_PRELOAD"),
+                ("SILO_PROCESSORS", "SILO_PROCESSORS"),
+                ("SILO_MEMORY", "SILO_MEMORY"),
+            ]
+            .into_iter()
+            .filter_map(|(ours, theirs)| Some((theirs, std::env::var_os(ours)?)))
+            .collect(),
         })
     }
 
@@ -107,7 +112,8 @@ impl Running {
 
     /// The program's exit code: what the launcher left, or what became of the launcher.
     pub(crate) fn exit_code(&self, wait_status: i32) -> u32 {
-        let reported = fs::read(file(self.number, "exit")).ok().and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        let reported =
+            fs::read(file(self.number, "exit")).ok().and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
         for suffix in ["request", "exit", "event"] {
             // The directory is memory that ends with the guest; a file that was never made is no matter.
             let _ = fs::remove_file(file(self.number, suffix));

@@ -44,9 +44,16 @@ fn holder(lock: &File) -> Option<i32> {
     let mut description = whole_file(libc::F_WRLCK);
     // SAFETY: the structure outlives the call, which fills it.
     let answer = unsafe { libc::fcntl(lock.as_raw_fd(), libc::F_GETLK, &mut description) };
-    (answer == 0 && i32::from(description.l_type) != libc::F_UNLCK && description.l_pid > 1).then_some(description.l_pid)
+    (answer == 0 && i32::from(description.l_type) != libc::F_UNLCK && description.l_pid > 1)
+        .then_some(description.l_pid)
 }
 
 fn whole_file(kind: i32) -> libc::flock {
-    libc::flock { l_type: kind as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 }
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
 }

@@ -12,7 +12,8 @@ pub(crate) struct Reporter(Option<File>);
 impl Reporter {
     /// Takes the descriptor named in the environment and closes it for every program started from here.
     pub(crate) fn from_environment() -> Reporter {
-        let number = std::env::var(VARIABLE).ok().and_then(|text| text.parse::<i32>().ok()).filter(|n| *n > 2);
+        let number =
+            std::env::var(VARIABLE).ok().and_then(|text| text.parse::<i32>().ok()).filter(|n| *n > 2);
         Reporter(number.filter(|fd| close_on_exec(*fd)).map(|fd| {
             // SAFETY: open (just checked), left to us by contract, owned by nobody else in this process.
             unsafe { File::from_raw_fd(fd) }

@@ -162,7 +162,11 @@ fn write_tree(tree: &Path, date: u64, out: &mut dyn Write) -> Result<(), Archive
             let target = fs::read_link(&full).map_err(reading())?;
             tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777, date), &path, &target)
         } else if metadata.is_dir() {
-            tar.append_data(&mut header(tar::EntryType::Directory, 0, 0o755, date), path.join(""), io::empty())
+            tar.append_data(
+                &mut header(tar::EntryType::Directory, 0, 0o755, date),
+                path.join(""),
+                io::empty(),
+            )
         } else {
             let mode = metadata.permissions().mode() & 0o755;
             let file = File::open(&full).map_err(reading())?;

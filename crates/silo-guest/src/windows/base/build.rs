@@ -31,14 +31,24 @@ const HOST_FILES: &[(&str, &str)] = &[
     ("etc/hostname", ""),
     ("etc/resolv.conf", ""),
     ("etc/nsswitch.conf", "hosts: files dns\n"),
-    ("etc/fonts/fonts.conf", "<?xml version=\"1.0\"?>\n<!DOCTYPE fontconfig SYSTEM \"fonts.dtd\">\n<fontconfig><cachedir>/tmp</cachedir></fontconfig>\n"),
+    (
+        "etc/fonts/fonts.conf",
+        "<?xml version=\"1.0\"?>\n<!DOCTYPE fontconfig SYSTEM \"fonts.dtd\">\n<fontconfig><cachedir>/tmp</cachedir></fontconfig>\n",
+    ),
 ];
 /// Directories that each Windows has.
 const WINDOWS_DIRECTORIES: &[&str] = &[
-    "Program Files", "ProgramData", "Users/ContainerAdministrator/AppData/Local/Temp",
-    "Users/ContainerAdministrator/AppData/Roaming", "Users/ContainerUser/AppData/Local/Temp",
-    "Users/ContainerUser/AppData/Roaming", "Users/Default", "Users/Public/Documents", "Windows/Temp",
-    "Windows/System32/config/systemprofile", "Windows/System32/drivers/etc",
+    "Program Files",
+    "ProgramData",
+    "Users/ContainerAdministrator/AppData/Local/Temp",
+    "Users/ContainerAdministrator/AppData/Roaming",
+    "Users/ContainerUser/AppData/Local/Temp",
+    "Users/ContainerUser/AppData/Roaming",
+    "Users/Default",
+    "Users/Public/Documents",
+    "Windows/Temp",
+    "Windows/System32/config/systemprofile",
+    "Windows/System32/drivers/etc",
 ];
 
 /// A built base on disk.
@@ -152,7 +162,8 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         }
         fs::copy(&from, &to).map_err(at("copying", &from))?;
         let mode = if place.ends_with("init") { 0o755 } else { 0o644 };
-        fs::set_permissions(&to, fs::Permissions::from_mode(mode)).map_err(at("changing the mode of", &to))?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode))
+            .map_err(at("changing the mode of", &to))?;
     }
     write_registry(&work.join("prefix"), &tree, family, unpacked.date)?;
     for scratch in ["packages", "prefix"] {
@@ -204,7 +215,12 @@ fn lay_host(unpacked: &Unpacked, host: &Path) -> Result<(), BaseError> {
 
 /// One copy of each image: it lies in `C:`, and the directory in which Wine looks for its own files becomes one of
 /// links into `C:`. (A single link to `System32` would not do: the look-up is flat and drivers lie in `drivers`.)
-fn place_images(host: &Path, files: &Path, images: &BTreeSet<String>, with_32_bit: bool) -> Result<(), BaseError> {
+fn place_images(
+    host: &Path,
+    files: &Path,
+    images: &BTreeSet<String>,
+    with_32_bit: bool,
+) -> Result<(), BaseError> {
     let system = files.join("Windows/System32");
     let wanted = [("x86_64-windows", system.clone()), ("i386-windows", files.join("Windows/SysWOW64"))];
     for (directory, home) in &wanted[..1 + usize::from(with_32_bit)] {
@@ -258,7 +274,8 @@ fn share_tables(host: &Path, files: &Path) -> Result<(), BaseError> {
     }
     for name in names {
         let table = directory.join(&name);
-        let home = if name == "sortdefault.nls" { "Windows/Globalization/Sorting" } else { "Windows/System32" };
+        let home =
+            if name == "sortdefault.nls" { "Windows/Globalization/Sorting" } else { "Windows/System32" };
         let home = existing_spelling(files, home);
         fs::create_dir_all(files.join(&home)).map_err(at("creating", files))?;
         move_file(&table, &files.join(&home).join(&name))?;
@@ -301,7 +318,11 @@ fn keep_console_files(files: &Path, images: &BTreeSet<String>) -> Result<(), Bas
         }
     }
     for directory in ["winsxs", "inf", "twain_64", "resources", "help", "performance", "Fonts"] {
-        remove_tree(&files.join(existing_spelling(files, "Windows")).join(existing_spelling(&files.join("Windows"), directory)))?;
+        remove_tree(
+            &files
+                .join(existing_spelling(files, "Windows"))
+                .join(existing_spelling(&files.join("Windows"), directory)),
+        )?;
     }
     for directory in ["Internet Explorer", "Windows Media Player", "Windows NT", "Common Files"] {
         remove_tree(&files.join("Program Files").join(directory))?;
@@ -313,10 +334,10 @@ fn keep_console_files(files: &Path, images: &BTreeSet<String>) -> Result<(), Bas
 fn write_registry(prefix: &Path, tree: &Path, family: Family, date: u64) -> Result<(), BaseError> {
     let system = tree.join("Files/Windows");
     let exists = |name: &str| {
-        ["System32", "System32/drivers", "SysWOW64", "System32/wbem", "."]
-            .iter()
-            .any(|directory| system.join(directory).join(name).exists() || system.join(directory).join(name.to_uppercase()).exists())
-            || name == "cexecsvc.exe"
+        ["System32", "System32/drivers", "SysWOW64", "System32/wbem", "."].iter().any(|directory| {
+            system.join(directory).join(name).exists()
+                || system.join(directory).join(name.to_uppercase()).exists()
+        }) || name == "cexecsvc.exe"
     };
     let registry = tree.join("Registry");
     fs::create_dir_all(registry.join("dosdevices")).map_err(at("creating", &registry))?;

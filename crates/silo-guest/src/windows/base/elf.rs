@@ -23,7 +23,8 @@ pub(super) fn needed(bytes: &[u8]) -> Option<Vec<String>> {
     for i in 0..count {
         let at = table.checked_add(i * size)?;
         let kind = u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?);
-        let (offset, address, file_size) = (u64_at(bytes, at + 8)?, u64_at(bytes, at + 16)?, u64_at(bytes, at + 32)?);
+        let (offset, address, file_size) =
+            (u64_at(bytes, at + 8)?, u64_at(bytes, at + 16)?, u64_at(bytes, at + 32)?);
         match kind {
             PT_LOAD => loads.push((address, file_size, offset)),
             PT_DYNAMIC => dynamic = Some((offset as usize, file_size as usize)),
@@ -45,7 +46,8 @@ pub(super) fn needed(bytes: &[u8]) -> Option<Vec<String>> {
         return Some(Vec::new());
     }
     let strings = strings?;
-    let (address, _, offset) = loads.iter().find(|(a, s, _)| (*a..a.saturating_add(*s)).contains(&strings))?;
+    let (address, _, offset) =
+        loads.iter().find(|(a, s, _)| (*a..a.saturating_add(*s)).contains(&strings))?;
     let strings = (strings - address + offset) as usize;
     offsets.iter().map(|o| string(bytes, strings.checked_add(*o)?)).collect()
 }

@@ -17,10 +17,12 @@ const CURRENT_VERSION: &str = r"Software\Microsoft\Windows NT\CurrentVersion";
 const SERVICES: &str = r"System\ControlSet001\Services";
 
 /// Drivers for devices that a container does not have. Each would cost a process at start.
-const NO_SUCH_DEVICES: &[&str] = &["winebus", "winehid", "wineusb", "winebth", "winexinput", "wineusb", "mouhid", "input"];
+const NO_SUCH_DEVICES: &[&str] =
+    &["winebus", "winehid", "wineusb", "winebth", "winexinput", "wineusb", "mouhid", "input"];
 
 /// Services that a container does not need at its start; each is a process of five megabytes or more.
-const ON_DEMAND: &[&str] = &["NDIS", "Eventlog", "PlugPlay", "RpcSs", "Schedule", "LanmanServer", "Spooler", "TermService"];
+const ON_DEMAND: &[&str] =
+    &["NDIS", "Eventlog", "PlugPlay", "RpcSs", "Schedule", "LanmanServer", "Spooler", "TermService"];
 
 /// Changes `system.reg`. `exists` tells whether a program or library of that file name is in the base.
 pub(super) fn apply(system: &mut RegistryText, family: Family, exists: &dyn Fn(&str) -> bool) {
@@ -108,7 +110,9 @@ fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
     }
     // The drivers that programs need come first and in one host process: they share their load order group.
     let starts = [(&["MountMgr", "nsiproxy"][..], 0), (ON_DEMAND, 3)];
-    for (name, start) in starts.into_iter().flat_map(|(names, start)| names.iter().map(move |name| (name, start))) {
+    for (name, start) in
+        starts.into_iter().flat_map(|(names, start)| names.iter().map(move |name| (name, start)))
+    {
         let key = format!(r"{SERVICES}\{name}");
         if system.get(&key, "ImagePath").is_some() {
             system.set(&key, "Start", &format!("dword:{start:08x}"));
@@ -138,7 +142,9 @@ mod tests {
     #[test]
     fn services_without_their_image_are_gone() {
         let mut system = RegistryText::default();
-        for (name, image) in [("Spooler", r"C:\windows\system32\spoolsv.exe"), ("RpcSs", r"C:\windows\system32\rpcss.exe x")] {
+        for (name, image) in
+            [("Spooler", r"C:\windows\system32\spoolsv.exe"), ("RpcSs", r"C:\windows\system32\rpcss.exe x")]
+        {
             system.set_text(&format!(r"{SERVICES}\{name}"), "ImagePath", image);
         }
         services(&mut system, &|name| name == "rpcss.exe");

@@ -17,7 +17,8 @@ const WINE: &[&str] = &["wine64", "libwine", "libz-mingw-w64"];
 /// Wine's Windows side for 32-bit programs.
 const WINE_32: &[&str] = &["libwine:i386"];
 /// Libraries that the kept part of Wine's Linux side loads; `apt-get` adds what these depend on.
-const LIBRARIES: &[&str] = &["libc6", "libgcc-s1", "libunwind8", "libgnutls30t64", "libfreetype6", "libfontconfig1"];
+const LIBRARIES: &[&str] =
+    &["libc6", "libgcc-s1", "libunwind8", "libgnutls30t64", "libfreetype6", "libfontconfig1"];
 
 /// Where packages come from.
 #[derive(Debug, Clone)]
@@ -60,7 +61,11 @@ fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> PackageError {
 
 /// The `.deb` files for a base, sorted by file name. `work` is a directory that is this call's own; packages
 /// already there from an earlier call are not fetched again.
-pub(super) fn obtain(source: &PackageSource, with_32_bit: bool, work: &Path) -> Result<Vec<PathBuf>, PackageError> {
+pub(super) fn obtain(
+    source: &PackageSource,
+    with_32_bit: bool,
+    work: &Path,
+) -> Result<Vec<PathBuf>, PackageError> {
     let directory = match source {
         PackageSource::Directory(directory) => directory.clone(),
         PackageSource::HostsMirror => fetch(with_32_bit, work)?,
@@ -203,7 +208,8 @@ mod tests {
 
     #[test]
     fn versions_come_from_file_names() {
-        let packages = [PathBuf::from("/x/libwine_10.0~repack-6_amd64.deb"), PathBuf::from("/x/p_7%3a7.1_all.deb")];
+        let packages =
+            [PathBuf::from("/x/libwine_10.0~repack-6_amd64.deb"), PathBuf::from("/x/p_7%3a7.1_all.deb")];
         assert_eq!(version(&packages, "libwine").as_deref(), Some("10.0~repack-6"));
         assert_eq!(version(&packages, "p").as_deref(), Some("7:7.1"));
         assert_eq!(version(&packages, "wine"), None);

@@ -115,7 +115,8 @@ impl<'a> Pe<'a> {
         for i in 0..count as usize {
             let Some(function) = u32_at(self.bytes, functions + 4 * i) else { return };
             if (rva..rva.saturating_add(size)).contains(&function) {
-                let module = self.string(function).and_then(|f| Some(f.rsplit_once('.')?.0.to_ascii_lowercase()));
+                let module =
+                    self.string(function).and_then(|f| Some(f.rsplit_once('.')?.0.to_ascii_lowercase()));
                 names.extend(module.map(|m| if m.contains('.') { m } else { m + ".dll" }));
             }
         }

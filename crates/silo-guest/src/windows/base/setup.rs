@@ -36,8 +36,20 @@ run /usr/lib/wine/wineserver64 -w
 /// mount points `c`, `prefix`, `proc`, `sys`, `tmp`, `run`, `dev`.
 pub(super) fn run(root: &Path) -> Result<(), ToolError> {
     let arguments = [
-        "--kill-after=5", "300", "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "/bin/sh",
-        "-c", SCRIPT, "base",
+        "--kill-after=5",
+        "300",
+        "unshare",
+        "--mount",
+        "--pid",
+        "--net",
+        "--uts",
+        "--ipc",
+        "--fork",
+        "--kill-child",
+        "/bin/sh",
+        "-c",
+        SCRIPT,
+        "base",
     ];
     let mut all: Vec<&std::ffi::OsStr> = arguments.iter().map(std::ffi::OsStr::new).collect();
     all.push(root.as_os_str());

@@ -41,10 +41,12 @@ fn finish(tool: &str, args: &[&OsStr], output: &std::process::Output) -> Result<
     let message = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<_> = message.lines().rev().take(5).collect();
     Err(ToolError::Failed {
-        tool: format!("{tool} {}", args.iter().find(|a| !a.as_encoded_bytes().starts_with(b"-")).map_or(
-            String::new(),
-            |a| a.to_string_lossy().into_owned(),
-        )),
+        tool: format!(
+            "{tool} {}",
+            args.iter()
+                .find(|a| !a.as_encoded_bytes().starts_with(b"-"))
+                .map_or(String::new(), |a| a.to_string_lossy().into_owned(),)
+        ),
         status: output.status.to_string(),
         message: lines.into_iter().rev().collect::<Vec<_>>().join("; "),
     })

@@ -153,12 +153,19 @@ impl Unpacked {
             fs::create_dir_all(parent)?;
         }
         let mode = if executable { 0o755 } else { 0o644 };
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&path)?.write_all(content)
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&path)?
+            .write_all(content)
     }
 
     /// Paths under `root` of the Linux side: the loader, the roots of [`prune`] and all that these need.
     pub(super) fn linux_side(&self) -> Result<Vec<PathBuf>, prune::MissingFile> {
-        let needs: BTreeMap<_, _> = self.libraries.iter().map(|(n, (_, needs))| (n.clone(), needs.clone())).collect();
+        let needs: BTreeMap<_, _> =
+            self.libraries.iter().map(|(n, (_, needs))| (n.clone(), needs.clone())).collect();
         let (halves, opened) = prune::linux_roots();
         let roots = halves.into_iter().chain(opened.iter().map(|name| name.to_string()));
         // Every program names its interpreter, not libc's file, in a header that is not a library's.
