@@ -375,7 +375,7 @@ mod tests {
         let mut image = ImageConfig::default();
         image.config.entrypoint = own(&["/e"]);
         image.config.cmd = own(&["c"]);
-        let mut check = |entrypoint, cmd, expected: &[&str]| {
+        let check = |entrypoint, cmd, expected: &[&str]| {
             let mut config = Config { entrypoint, cmd, ..Default::default() };
             merge(&mut config, &image, guest);
             let got: Vec<String> =
