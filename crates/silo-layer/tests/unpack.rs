@@ -76,7 +76,6 @@ fn a_set_group_id_directory_does_not_give_its_group() {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn many_small_files() {
     let mut tar = Tar::default();
     for i in 0..40_000 {
