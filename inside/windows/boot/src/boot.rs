@@ -183,6 +183,10 @@ fn user(computer: &Text) {
     key.set_text("USERPROFILE", &profile(r"C:\Users\", ""));
     key.set_text("APPDATA", &profile(r"C:\Users\", r"\AppData\Roaming"));
     key.set_text("LOCALAPPDATA", &profile(r"C:\Users\", r"\AppData\Local"));
+    // Not in the user's own environment: Wine expands that before it knows the profile.
+    for name in ["TEMP", "TMP"] {
+        key.set_text(name, &profile(r"C:\Users\", r"\AppData\Local\Temp"));
+    }
     key.set_text("USERDOMAIN", computer);
     let mut server = Text::new();
     append(&mut server, r"\\");

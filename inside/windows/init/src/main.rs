@@ -62,7 +62,7 @@ fn run(mode: Mode) -> Result<u32, String> {
     // Before anything is started: a signal that comes early is not lost.
     let signals = Signals::block().map_err(|e| format!("blocking signals: {e}"))?;
     if mode == Mode::Init {
-        server::start(&request.linux_environment())?;
+        server::start(&request.linux_environment(), signals.previous())?;
     }
     let running = request.start(&signals)?;
     let mut events = events::Events::new(running.number(), running.pid());

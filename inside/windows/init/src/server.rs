@@ -3,18 +3,25 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::signals::Mask;
+
 const SERVER: &str = "/usr/lib/wine/wineserver64";
-/// Below it, one directory per prefix with the server's lock file.
-const DIRECTORY: &str = "/tmp/.wine-0";
+/// Below it, `<name>/server-<device>-<inode>/lock`. The name differs: Wine's is `.wine-<uid>`, Debian's is random.
+const DIRECTORY: &str = "/tmp";
 
 /// Starts the server; it listens when this returns. It stays until [`stop`], whatever programs come and go.
-pub(crate) fn start(environment: &[(&'static str, OsString)]) -> Result<(), String> {
+pub(crate) fn start(environment: &[(&'static str, OsString)], mask: Mask) -> Result<(), String> {
     let mut command = Command::new(SERVER);
     command.arg("-p").env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
     // It outlives the program, whose output must not wait for it.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    // It would inherit the blocked signals, and never hear that it is to end.
+    // SAFETY: only sets this process's own signal mask back, an async-signal-safe call.
+    unsafe { command.pre_exec(move || mask.restore()) };
     // The process started here ends once its child, the server, listens.
     match command.status() {
         Ok(status) if status.success() => Ok(()),
@@ -35,8 +42,11 @@ pub(crate) fn stop() {
 }
 
 fn lock_file() -> Option<File> {
-    let entries = fs::read_dir(DIRECTORY).ok()?;
-    entries.flatten().find_map(|entry| File::options().read(true).open(entry.path().join("lock")).ok())
+    let directories =
+        |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    directories(Path::new(DIRECTORY))
+        .flat_map(|of_user| directories(&of_user).collect::<Vec<_>>())
+        .find_map(|of_prefix| File::open(of_prefix.join("lock")).ok())
 }
 
 /// Who holds the lock.

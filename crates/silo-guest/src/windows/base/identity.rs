@@ -29,6 +29,17 @@ pub(super) fn apply(system: &mut RegistryText, family: Family, exists: &dyn Fn(&
     version(system, family);
     processes(system);
     services(system, exists);
+    display(system);
+}
+
+/// Set-up finds a graphics card with a random id, and in no fixed order. Wine finds it again where it has a desktop.
+fn display(system: &mut RegistryText) {
+    system.remove(r"System\ControlSet001\Enum\PCI");
+    system.remove(r"System\ControlSet001\Enum\DISPLAY");
+    system.remove(r"System\ControlSet001\Control\Video");
+    for class in ["{4D36E968-E325-11CE-BFC1-08002BE10318}", "{4D36E96E-E325-11CE-BFC1-08002BE10318}"] {
+        system.remove(&format!(r"System\ControlSet001\Control\Class\{class}\0000"));
+    }
 }
 
 fn version(system: &mut RegistryText, family: Family) {
@@ -90,7 +101,7 @@ pub(super) fn apply_to_user(user: &mut RegistryText) {
     // Made anew at each boot, for the user and the computer that there are then.
     user.remove("Volatile Environment");
     for name in ["TEMP", "TMP"] {
-        user.set_expandable("Environment", name, r"%USERPROFILE%\AppData\Local\Temp");
+        user.remove_value("Environment", name);
     }
 }
 
