@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long a daemon may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a docker command may take, in seconds: longer is a fault, and shows as exit code 137.
+const DOCKER_LIMIT: &str = "90";
+
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// A running daemon.
@@ -106,8 +109,9 @@ impl Daemon {
 
     /// A docker command, not started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", self.host()).args(arguments).stdin(Stdio::null());
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", DOCKER_LIMIT, "docker"]).args(arguments);
+        command.env("DOCKER_HOST", self.host()).stdin(Stdio::null());
         command
     }
 

@@ -9,7 +9,7 @@ fn programs_run_and_their_codes_come_back() {
     let d = Daemon::start();
     assert_eq!(d.ok(&["run", "--rm", IMAGE, "echo", "hello"]), "hello");
     assert_eq!(d.docker(&["run", "--rm", IMAGE, "sh", "-c", "exit 7"]).code, 7);
-    assert_eq!(d.docker(&["run", "--rm", IMAGE, "sh", "-c", "kill -9 $$"]).code, 137);
+    assert_eq!(d.docker(&["run", "--rm", IMAGE, "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]).code, 137);
     let said = d.docker(&["run", "--rm", IMAGE, "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((said.out.as_str(), said.err.as_str()), ("out", "err"));
     assert_eq!(d.fails(&["run", "--rm", IMAGE, "nosuch"], "executable file not found in $PATH").code, 127);
@@ -31,7 +31,7 @@ fn options_change_what_the_program_sees() {
     check(&["-u", "bob"], "id -u; id -g", "1000\n1000");
     check(&["-u", "7:8"], "id -u; id -g", "7\n8");
     check(&["--hostname", "box"], "hostname; cat /etc/hostname", "box\nbox");
-    check(&["--entrypoint", "echo"], "x", "-c x");
+    check(&["--entrypoint", "echo"], "x", "sh -c x");
     check(&["--read-only"], "touch /x 2>&1; echo $?", "touch: /x: Read-only file system\n1");
     check(&["--tmpfs", "/t:size=1m"], "df /t | tail -1 | awk '{print $2}'", "1024");
     check(

@@ -71,7 +71,7 @@ pub(crate) async fn start(
         engine.exec_start(&id, size, None, Bytes::new()).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    let tty = engine.exec_inspect(&id)?.spec.tty;
+    let tty = engine.exec_record(&id)?.spec.tty;
     let (response, hijacked) = stream::hijack(&mut request, stream::content_type(version, tty))?;
     tokio::spawn(async move {
         let result = match hijacked.socket().await {
@@ -93,7 +93,7 @@ pub(crate) async fn resize(State(engine): State<Engine>, Path(id): Path<String>,
 }
 
 pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>) -> Answer<Response> {
-    let exec = engine.exec_inspect(&id)?;
+    let exec = engine.exec_inspect(&id).await?;
     let (program, arguments) =
         exec.spec.cmd.split_first().map_or((String::new(), vec![]), |(p, a)| (p.clone(), a.to_vec()));
     Ok(axum::Json(json!({

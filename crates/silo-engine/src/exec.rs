@@ -22,10 +22,14 @@ use std::sync::Arc;
 /// How long an ended exec can still be inspected.
 const KEPT: Duration = Duration::from_secs(300);
 
+/// How long an inspect waits for the news of an end that the shim already knows.
+const NEWS: Duration = Duration::from_secs(5);
+
 /// All execs.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     list: Mutex<HashMap<String, Held>>,
+    ended: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Execs {
         held.record.running = false;
         held.record.exit_code = Some(code);
         held.ended = Some(Instant::now());
+        self.ended.notify_waiters();
         if let Some(waiter) = held.waiter.take() {
             let _ = waiter.send((code, output));
         }
@@ -140,9 +145,32 @@ impl Engine {
         }
     }
 
-    /// An exec as it stands.
-    pub fn exec_inspect(&self, exec: &str) -> Result<ExecRecord> {
+    /// An exec as the engine last heard of it.
+    pub fn exec_record(&self, exec: &str) -> Result<ExecRecord> {
         self.inner.execs.get(exec)
+    }
+
+    /// An exec as it stands. The shim closes a client's stream at the process's end, and that client asks for the
+    /// exit code at once: should its question overtake the shim's news, it waits for them.
+    pub async fn exec_inspect(&self, exec: &str) -> Result<ExecRecord> {
+        let record = self.exec_record(exec)?;
+        if !record.running {
+            return Ok(record);
+        }
+        let Ok(sandbox) = self.find(&record.container.0).and_then(|e| e.running()) else { return Ok(record) };
+        match sandbox.state().await {
+            Ok(state) if !state.execs.contains(&record.id) => {}
+            _ => return self.exec_record(exec),
+        }
+        let end = tokio::time::Instant::now() + NEWS;
+        loop {
+            let mut news = std::pin::pin!(self.inner.execs.ended.notified());
+            news.as_mut().enable();
+            let record = self.exec_record(exec)?;
+            if !record.running || tokio::time::timeout_at(end, news).await.is_err() {
+                return Ok(record);
+            }
+        }
     }
 
     /// IDs of a container's execs that have not ended.

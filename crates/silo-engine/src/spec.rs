@@ -193,6 +193,8 @@ pub enum NetworkMode {
     Host,
     /// Another container's.
     Container(String),
+    /// A network by its name or ID.
+    Named(String),
 }
 
 /// What was asked of the network endpoint.

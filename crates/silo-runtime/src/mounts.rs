@@ -118,9 +118,6 @@ pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
     let stage = bundle.dir.join("rootfs");
     std::fs::create_dir_all(&stage)?;
     let root = filesystem(&bundle.rootfs, &stage).map_err(context("assembling the root in", &stage))?;
-    if bundle.spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true)) {
-        mount::set_attr(&root, false, attr::RDONLY, 0)?;
-    }
     let userns = bundle.namespace(LinuxNamespaceType::User).is_some();
     let mut mounts = Vec::new();
     for entry in bundle.spec.mounts().iter().flatten() {
@@ -295,6 +292,10 @@ impl Prepared {
             mount::set_attr(&fd, false, attr::RDONLY, 0)?;
         }
         make_root(root)?;
+        // Mount points were made in it until now.
+        if bundle.spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true)) {
+            mount::set_attr(root, false, attr::RDONLY, 0)?;
+        }
         // While /proc/sys can still be written.
         before_locking()?;
         let linux = bundle.linux()?;

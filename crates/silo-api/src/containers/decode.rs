@@ -335,7 +335,8 @@ fn network_mode(text: &str) -> Answer<NetworkMode> {
         "host" => NetworkMode::Host,
         other => match other.strip_prefix("container:") {
             Some(id) if !id.is_empty() => NetworkMode::Container(id.to_owned()),
-            _ => return Err(ApiError::not_found(format!("network {other} not found"))),
+            // As dockerd: an unknown network is found out at the start.
+            _ => NetworkMode::Named(other.to_owned()),
         },
     })
 }

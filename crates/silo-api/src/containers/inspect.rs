@@ -19,6 +19,7 @@ pub(crate) fn network_mode(record: &ContainerRecord) -> String {
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Named(name) => name.clone(),
     }
 }
 

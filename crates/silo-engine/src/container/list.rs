@@ -140,6 +140,7 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
         NetworkMode::Container(_) => "",
+        NetworkMode::Named(name) => name,
     };
     let port = |wanted: &str, list: &[String]| {
         let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));

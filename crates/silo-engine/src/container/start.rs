@@ -184,6 +184,9 @@ impl Engine {
                     .map_err(|e| EngineError::internal(format!("{path}: {e}")))?;
                 Joined { namespace: Some(fd), adapter: None }
             }
+            NetworkMode::Named(name) => {
+                return Err(EngineError::not_found(format!("network {name} not found")));
+            }
             NetworkMode::Bridge => {
                 let form = placement::facts(record.isolation).adapter;
                 let attached =
