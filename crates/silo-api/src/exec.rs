@@ -25,6 +25,8 @@ struct ExecConfig {
     attach_stdin: bool,
     attach_stderr: bool,
     attach_stdout: bool,
+    // docker-py's spelling; Go's decoder takes any.
+    #[serde(alias = "detachKeys")]
     detach_keys: String,
     env: Vec<String>,
     working_dir: String,
@@ -54,6 +56,7 @@ pub(crate) async fn create(State(engine): State<Engine>, Path(id): Path<String>,
 #[serde(default, rename_all = "PascalCase")]
 struct ExecStart {
     detach: bool,
+    tty: bool,
     console_size: Option<(u16, u16)>,
 }
 
@@ -71,11 +74,12 @@ pub(crate) async fn start(
         engine.exec_start(&id, size, None, Bytes::new()).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    let tty = engine.exec_record(&id)?.spec.tty;
-    let (response, hijacked) = stream::hijack(&mut request, stream::content_type(version, tty))?;
+    // As dockerd: the start, not the exec, says whether the stream is framed.
+    let framed = !config.tty;
+    let (response, hijacked) = stream::hijack(&mut request, stream::content_type(version, !framed))?;
     tokio::spawn(async move {
         let result = match hijacked.socket().await {
-            Ok((io, read_ahead)) => engine.exec_start(&id, size, Some(io), read_ahead).await,
+            Ok((io, read_ahead)) => engine.exec_start(&id, size, Some((io, framed)), read_ahead).await,
             Err(e) => return tracing::debug!("exec {id}: {e}"),
         };
         if let Err(e) = result {

@@ -22,6 +22,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/containers/create", post(c::create::create))
         .route("/containers/prune", post(c::lifecycle::prune))
         .route("/containers/{id}", delete(c::lifecycle::remove))
+        .route("/containers/{holder}/{alias}", delete(c::lifecycle::remove_link).fallback(absent))
         .route("/containers/{id}/json", get(c::inspect::inspect))
         .route("/containers/{id}/start", post(c::lifecycle::start))
         .route("/containers/{id}/stop", post(c::lifecycle::stop))
@@ -61,10 +62,14 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
         .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
-        .fallback(|| async { ApiError::not_found("page not found") })
+        .fallback(absent)
         .method_not_allowed_fallback(|| async {
             ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }
                 .into_response()
         })
         .with_state(engine)
+}
+
+async fn absent() -> ApiError {
+    ApiError::not_found("page not found")
 }

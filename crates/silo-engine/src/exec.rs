@@ -188,12 +188,12 @@ impl Engine {
         self.exec_allowed(&entry).map(|_| ())
     }
 
-    /// Runs an exec. `io`: the client's connection, which the shim keeps; `None`: detached.
+    /// Runs an exec. `io`: the client's connection, which the shim keeps, and whether its output is framed; `None`: detached.
     pub async fn exec_start(
         &self,
         exec: &str,
         console_size: (u16, u16),
-        io: Option<OwnedFd>,
+        io: Option<(OwnedFd, bool)>,
         read_ahead: Bytes,
     ) -> Result<()> {
         self.exec_check(exec)?;
@@ -201,13 +201,13 @@ impl Engine {
         let entry = self.find(&record.container.0)?;
         let sandbox = self.exec_allowed(&entry)?;
         let spec = &record.spec;
-        if let Some(io) = io {
+        if let Some((io, framed)) = io {
             let attach = Attach {
                 exec: Some(record.id.clone()),
                 stdin: spec.attach_stdin,
                 stdout: spec.attach_stdout || spec.tty,
                 stderr: spec.attach_stderr && !spec.tty,
-                framed: !spec.tty,
+                framed,
                 detach_keys: if spec.tty { detach_keys(&spec.detach_keys)? } else { Vec::new() },
                 read_ahead: read_ahead.to_vec(),
                 preamble: Vec::new(),

@@ -20,6 +20,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<MountSpec>,
     /// `--volumes-from`: `container[:ro|rw]`.
     pub volumes_from: Vec<String>,
+    /// `--link`.
+    pub links: Vec<Link>,
     /// Limits.
     pub limits: Limits,
     /// Confinement.
@@ -90,7 +92,7 @@ pub struct Config {
     pub open_stdin: bool,
     /// Standard input closes with the first attached client.
     pub stdin_once: bool,
-    /// `NAME=value`; a request may hold `NAME` alone, which removes it.
+    /// `NAME=value`; `NAME` alone takes the image's variable away.
     pub env: Vec<String>,
     /// `None`: the image's.
     pub cmd: Option<Vec<String>>,
@@ -173,6 +175,9 @@ pub enum MountSource {
         copy_up: bool,
         /// Labels of a volume made by this mount.
         labels: BTreeMap<String, String>,
+        /// What of the volume is mounted; empty: the whole.
+        #[serde(default)]
+        subpath: String,
     },
     /// Memory.
     Tmpfs {
@@ -195,6 +200,15 @@ pub enum NetworkMode {
     Container(String),
     /// A network by its name or ID.
     Named(String),
+}
+
+/// Another container of the default bridge, under a name of this container's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Name or ID as given; the ID once the container is created.
+    pub target: String,
+    /// The name it has here.
+    pub alias: String,
 }
 
 /// What was asked of the network endpoint.

@@ -90,6 +90,9 @@ pub enum MountKind {
     Bind {
         /// Absolute host path.
         source: PathBuf,
+        /// A path in it that is mounted in its place; links in it do not lead out.
+        #[serde(default)]
+        subpath: PathBuf,
     },
     /// Memory.
     Tmpfs {
@@ -116,6 +119,10 @@ pub struct Limits {
     pub cpu_quota: i64,
     /// CFS period, microseconds.
     pub cpu_period: u64,
+    /// Microseconds of `--cpu-rt-period` (cgroup v1).
+    pub cpu_realtime_period: u64,
+    /// Microseconds of `--cpu-rt-runtime` (cgroup v1).
+    pub cpu_realtime_runtime: i64,
     /// Relative weight, 2–262144.
     pub cpu_shares: u64,
     /// As `0-3,5`.
@@ -158,8 +165,24 @@ pub struct Security {
     pub readonly_paths: Option<Vec<String>>,
     /// `--device`: (host path, container path, cgroup permissions).
     pub devices: Vec<(String, String, String)>,
+    /// `--device-cgroup-rule`.
+    #[serde(default)]
+    pub device_rules: Vec<DeviceRule>,
     /// `--sysctl`.
     pub sysctls: BTreeMap<String, String>,
+}
+
+/// One rule of the device cgroup, always one that allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// `a`, `b` or `c`.
+    pub kind: String,
+    /// -1: any.
+    pub major: i64,
+    /// -1: any.
+    pub minor: i64,
+    /// Out of `rwm`.
+    pub access: String,
 }
 
 /// Which system calls are allowed.
@@ -301,6 +324,11 @@ pub trait Guest: Send + Sync {
     /// Whether files of the container lie on disk with ids of its own range (a user namespace).
     fn maps_ids(&self) -> bool {
         false
+    }
+    /// Paths (absolute, in the visible files) where the engine itself mounts: what it makes there for that purpose is no
+    /// change of the container's.
+    fn own_mount_points(&self) -> &'static [&'static str] {
+        &[]
     }
     /// The directory of an unpacked layer that holds those visible files: `""` for Linux, `Files` for Windows.
     fn layer_files(&self) -> &'static str;

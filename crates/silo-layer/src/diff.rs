@@ -35,20 +35,22 @@ pub struct Change {
 /// Changes of an overlay upper directory against the layers below it (uppermost first), as `docker diff` has them.
 ///
 /// A directory comes before what is in it, names in order. A directory in which something changed is listed as
-/// modified; of a deleted directory only the directory is listed; a file merely copied up is not listed.
-pub fn changes(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>, LayerError> {
+/// modified; of a deleted directory only the directory is listed; a file merely copied up is not listed. Nor are the
+/// empty files and the directories that were made at `own` paths to be mounted on.
+pub fn changes(upper: &Path, lower: &[PathBuf], own: &[&str]) -> Result<Vec<Change>, LayerError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = fs::open(upper, flags, Mode::empty()).map_err(|e| LayerError::io("opening", upper, e))?;
-    let mut walk = Walk { changes: Vec::new() };
+    let mut walk = Walk { changes: Vec::new(), own };
     walk.directory(dir, Path::new("/"), lower, 0)?;
     Ok(walk.changes)
 }
 
-struct Walk {
+struct Walk<'a> {
     changes: Vec<Change>,
+    own: &'a [&'a str],
 }
 
-impl Walk {
+impl Walk<'_> {
     fn push(&mut self, path: &Path, kind: ChangeKind) {
         self.changes.push(Change { path: path.to_string_lossy().into_owned(), kind });
     }
@@ -106,6 +108,7 @@ impl Walk {
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let at = self.changes.len();
         let listed = match &old {
+            None if is_mount_point(self.own, path, stat) => true,
             None => {
                 self.push(path, ChangeKind::Added);
                 true
@@ -132,6 +135,16 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// Whether this is an empty file or a directory that was made to be mounted on.
+pub(crate) fn is_mount_point(own: &[&str], path: &Path, stat: &fs::Stat) -> bool {
+    let made = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => true,
+        FileType::RegularFile => stat.st_size == 0,
+        _ => false,
+    };
+    made && own.iter().any(|p| Path::new(p) == path)
 }
 
 /// The size and time of a directory say nothing: they follow what is in it, which is compared by itself.

@@ -25,6 +25,8 @@ struct Packer<'a> {
     writer: Writer<'a>,
     /// Whether whiteouts and opaque directories are to be spelled out.
     overlay: bool,
+    /// Paths whose empty files were made to be mounted on.
+    own: &'a [&'a str],
     /// Names of the files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -32,10 +34,12 @@ struct Packer<'a> {
 /// Writes an overlay upper directory as the tar of a layer, sorted by name.
 ///
 /// Whiteouts become `.wh.` names again; `id_offset` is subtracted from owners (those below it become 0).
-pub fn pack_upper(upper: &Path, id_offset: u32, to: &mut dyn Write) -> Result<(), LayerError> {
+///
+/// Empty files at `own` paths are left out: they were made to be mounted on.
+pub fn pack_upper(upper: &Path, id_offset: u32, own: &[&str], to: &mut dyn Write) -> Result<(), LayerError> {
     let node = fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| LayerError::io("opening", upper, e))?;
-    let mut packer = Packer { writer: Writer::new(to, id_offset), overlay: true, links: HashMap::new() };
+    let mut packer = Packer { writer: Writer::new(to, id_offset), overlay: true, own, links: HashMap::new() };
     packer.children(&node, b"", 0)?;
     packer.writer.finish().map_err(|e| LayerError::io("writing the archive of", upper, e))
 }
@@ -55,7 +59,8 @@ pub fn pack_tree(
     let failed = |e| LayerError::io("opening", path, e);
     let node = beneath::open_in_root(root, path, PIN, Mode::empty()).map_err(failed)?;
     let stat = fs::fstat(&node).map_err(|e| failed(e.into()))?;
-    let mut packer = Packer { writer: Writer::new(to, id_offset), overlay: false, links: HashMap::new() };
+    let mut packer =
+        Packer { writer: Writer::new(to, id_offset), overlay: false, own: &[], links: HashMap::new() };
     let prefix = prefix.trim_matches('/').as_bytes();
     let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     match (prefix, is_dir) {
@@ -97,6 +102,11 @@ impl Packer<'_> {
                 let cut = full.len() - bytes.len();
                 let full = [&full[..cut], whiteout::PREFIX, bytes].concat();
                 self.writer.empty(&full, &stat).map_err(|e| LayerError::io("writing", shown, e))?;
+                continue;
+            }
+            let at = Path::new("/").join(OsStr::from_bytes(&full));
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if is_file && crate::diff::is_mount_point(self.own, &at, &stat) {
                 continue;
             }
             self.node(child, &stat, &full, depth)?;

@@ -33,9 +33,12 @@ fn changes_as_docker_has_them() {
             .file("same", "")
             .dir("bin")
             .file("bin/.wh..wh..opq", "")
-            .file("bin/z", ""),
+            .file("bin/z", "")
+            .dir("proc")
+            .file("etc/hosts", ""),
     );
-    let found = changes(upper.path(), &[middle.path().into(), base.path().into()]).unwrap();
+    let found =
+        changes(upper.path(), &[middle.path().into(), base.path().into()], &["/proc", "/etc/hosts"]).unwrap();
     let found: Vec<_> = found.iter().map(|c| (c.path.as_str(), c.kind)).collect();
     use ChangeKind::{Added, Deleted, Modified};
     let expected = [
@@ -128,7 +131,7 @@ fn copy_up_sees_the_merged_tree() {
     let layers = [high.path().to_owned(), low.path().to_owned()];
     copy_up(&layers, "", Path::new("/way"), to.path()).unwrap();
     let mut out = Vec::new();
-    silo_layer::pack_upper(to.path(), 0, &mut out).unwrap();
+    silo_layer::pack_upper(to.path(), 0, &[], &mut out).unwrap();
     assert_eq!(names(&out), ["b", "c", "new", "sub/"]);
     assert_eq!(usage(to.path()).unwrap(), (3 + 4, 4));
     copy_up(&layers, "", Path::new("/data/a/none"), to.path()).unwrap();

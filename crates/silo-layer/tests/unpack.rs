@@ -59,7 +59,7 @@ fn owners_modes_and_offset() {
     let half = dir.path().join("half").metadata().unwrap();
     assert_eq!((half.mtime(), half.mtime_nsec()), (1, 500_000_000));
     let mut out = Vec::new();
-    silo_layer::pack_upper(dir.path(), 100_000, &mut out).unwrap();
+    silo_layer::pack_upper(dir.path(), 100_000, &[], &mut out).unwrap();
     let mut archive = tar::Archive::new(&out[..]);
     let uids: Vec<_> = archive.entries().unwrap().map(|e| e.unwrap().header().uid().unwrap()).collect();
     assert_eq!(uids, [2_900_000, 0]);

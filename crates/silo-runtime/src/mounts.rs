@@ -20,6 +20,7 @@ struct Options {
     recursive: bool,
     propagation: Option<(u64, bool)>,
     data: Vec<String>,
+    subpath: Option<PathBuf>,
 }
 
 fn parse_options(options: &[String]) -> Options {
@@ -55,7 +56,10 @@ fn parse_options(options: &[String]) -> Options {
             "unbindable" => set_propagation(&mut o, UNBINDABLE, false),
             "runbindable" => set_propagation(&mut o, UNBINDABLE, true),
             other => {
-                o.data.push(other.to_owned());
+                match other.strip_prefix(mount::SUBPATH) {
+                    Some(path) => o.subpath = Some(path.into()),
+                    None => o.data.push(other.to_owned()),
+                }
                 (0, 0)
             }
         };
@@ -149,7 +153,15 @@ fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
     let fd = match entry.typ().as_deref().unwrap_or("bind") {
         "overlay" => overlay(&options, mapping.as_ref(), stage)?,
         "bind" | "none" | "" => {
-            let fd = mount::clone_tree(source, options.recursive).map_err(context("binding", source))?;
+            let fd = match &options.subpath {
+                None => mount::clone_tree(source, options.recursive).map_err(context("binding", source))?,
+                Some(path) => open_path(source)
+                    .and_then(|root| {
+                        beneath::open_beneath(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                    })
+                    .and_then(|at| mount::clone_tree_fd(&at, options.recursive))
+                    .map_err(context("binding", &source.join(path)))?,
+            };
             if let Some(mapping) = &mapping {
                 mount::set_idmap(&fd, options.recursive, mapping)
                     .map_err(context("mapping the ids of", source))?;

@@ -72,6 +72,14 @@ pub fn set_idmap(mount: impl AsFd, recursive: bool, userns: impl AsFd) -> io::Re
     set_attributes(mount, recursive, &MountAttr { attr_set: attr::IDMAP, userns_fd, ..Default::default() })
 }
 
+/// Our own mount option: what is bound is not the source but this path in it, of which no link leads out.
+pub const SUBPATH: &str = "x-silo.subpath=";
+
+/// The mount option that binds `path` in a source; `None` for an empty path.
+pub fn subpath_option(path: &Path) -> Option<String> {
+    (!path.as_os_str().is_empty()).then(|| format!("{SUBPATH}{}", path.display()))
+}
+
 /// A detached copy of the mount (and with `recursive` the submounts) at `path`, which may be a file.
 pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

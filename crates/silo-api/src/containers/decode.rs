@@ -1,17 +1,19 @@
 //! A create request's JSON → [`ContainerSpec`]: every field is honoured, has its zero value, or is refused by name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use silo_engine::guest::{Limits, Seccomp, Security};
+use silo_engine::guest::{DeviceRule, Limits, Seccomp, Security};
 use silo_engine::sandbox::Isolation;
 use silo_engine::{
-    Config, ContainerSpec, EndpointSpec, Healthcheck, LogConfig, MountSource, MountSpec, NetworkMode,
-    PortSpec, RestartPolicy,
+    Config, ContainerSpec, EndpointSpec, Healthcheck, Link, LogConfig, NetworkMode, PortSpec, RestartPolicy,
 };
 
 use crate::error::{Answer, ApiError};
+
+mod mounts;
 
 /// `Config` of the API.
 #[derive(Deserialize, Default)]
@@ -131,6 +133,8 @@ pub(crate) struct HostConfig {
     pub(crate) restart_policy: Restart,
     auto_remove: bool,
     volumes_from: Vec<String>,
+    volume_driver: String,
+    links: Vec<String>,
     mounts: Vec<MountBody>,
     console_size: Option<(u16, u16)>,
     annotations: BTreeMap<String, String>,
@@ -164,6 +168,9 @@ pub(crate) struct HostConfig {
     pub(crate) cpuset_cpus: String,
     pub(crate) cpuset_mems: String,
     devices: Vec<Device>,
+    device_cgroup_rules: Vec<String>,
+    cpu_realtime_period: i64,
+    cpu_realtime_runtime: i64,
     pub(crate) memory_reservation: i64,
     pub(crate) memory_swap: i64,
     memory_swappiness: Option<i64>,
@@ -186,18 +193,13 @@ const UNHONOURED: &[&str] = &[
     "CgroupParent",
     "CpuCount",
     "CpuPercent",
-    "CpuRealtimePeriod",
-    "CpuRealtimeRuntime",
-    "DeviceCgroupRules",
     "DeviceRequests",
     "IOMaximumBandwidth",
     "IOMaximumIOps",
     "KernelMemory",
     "KernelMemoryTCP",
-    "Links",
     "StorageOpt",
     "UsernsMode",
-    "VolumeDriver",
 ];
 
 fn is_zero(value: &Value) -> bool {
@@ -215,12 +217,7 @@ fn is_zero(value: &Value) -> bool {
 pub(crate) fn refuse_unhonoured(host: &Value) -> Answer<()> {
     for name in UNHONOURED {
         if host.get(name).is_some_and(|v| !is_zero(v)) {
-            let local = *name == "VolumeDriver" && host[name] == "local";
-            if !local {
-                return Err(ApiError::bad(format!(
-                    "HostConfig.{name} is not supported by this version of silo"
-                )));
-            }
+            return Err(ApiError::bad(format!("HostConfig.{name} is not supported by this version of silo")));
         }
     }
     if let Some(runtime) = host.get("Runtime").and_then(Value::as_str)
@@ -273,6 +270,14 @@ pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
         return Err(ApiError::bad(format!(
             "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
         )));
+    }
+    if (host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0)
+        && !Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists()
+    {
+        return Err(ApiError::bad("Your kernel does not support CPU real-time scheduler"));
+    }
+    if host.cpu_realtime_period != 0 && host.cpu_realtime_runtime > host.cpu_realtime_period {
+        return Err(ApiError::bad("cpu real-time runtime cannot be higher than cpu real-time period"));
     }
     if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
         return Err(ApiError::bad(
@@ -357,6 +362,9 @@ fn security(host: &HostConfig) -> Answer<Security> {
         let inside = or(&device.path_in_container, &device.path_on_host);
         security.devices.push((device.path_on_host.clone(), inside, or(&device.cgroup_permissions, "rwm")));
     }
+    for rule in &host.device_cgroup_rules {
+        security.device_rules.push(device_rule(rule)?);
+    }
     for option in &host.security_opt {
         let (name, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
         match (name, value) {
@@ -377,6 +385,42 @@ fn security(host: &HostConfig) -> Answer<Security> {
     Ok(security)
 }
 
+/// `c 7:128 rwm`, with `*` for any number (kernel documentation, cgroup v1 devices).
+fn device_rule(text: &str) -> Answer<DeviceRule> {
+    let bad = || ApiError::bad(format!("invalid device cgroup rule format: '{text}'"));
+    let words: Vec<&str> = text.split(' ').collect();
+    let [kind, numbers, access] = words[..] else { return Err(bad()) };
+    let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
+    let number = |n: &str| match n {
+        "*" => Ok(-1),
+        n => n.parse::<u32>().map(i64::from).map_err(|_| bad()),
+    };
+    let known = access.chars().all(|c| "rwm".contains(c)) && (1..=3).contains(&access.len());
+    match (kind, known) {
+        ("a" | "b" | "c", true) => Ok(DeviceRule {
+            kind: kind.to_owned(),
+            major: number(major)?,
+            minor: number(minor)?,
+            access: access.to_owned(),
+        }),
+        _ => Err(bad()),
+    }
+}
+
+/// `container:alias`, `container`, or (from inspect) `/container:/this/alias`.
+fn link(text: &str) -> Answer<Link> {
+    let bad = || ApiError::bad(format!("bad format for links: {text}"));
+    let (target, alias) = match text.split_once(':') {
+        Some((target, alias)) => (target, alias.rsplit('/').next().unwrap_or(alias)),
+        None => (text, text),
+    };
+    let target = target.trim_start_matches('/');
+    if target.is_empty() || alias.is_empty() || alias.contains(':') {
+        return Err(bad());
+    }
+    Ok(Link { target: target.to_owned(), alias: alias.to_owned() })
+}
+
 fn limits(host: &HostConfig) -> Limits {
     Limits {
         memory: positive(host.memory),
@@ -387,6 +431,8 @@ fn limits(host: &HostConfig) -> Limits {
         cpu_quota: host.cpu_quota,
         cpu_period: positive(host.cpu_period),
         cpu_shares: positive(host.cpu_shares),
+        cpu_realtime_period: positive(host.cpu_realtime_period),
+        cpu_realtime_runtime: host.cpu_realtime_runtime,
         cpuset_cpus: host.cpuset_cpus.clone(),
         cpuset_mems: host.cpuset_mems.clone(),
         pids: host.pids_limit.map_or(0, positive),
@@ -430,146 +476,7 @@ fn log_config(body: &LogBody) -> Answer<LogConfig> {
             other => return Err(ApiError::bad(format!("unknown log opt '{other}' for {driver} log driver"))),
         }
     }
-    if log.max_files > 1 && log.max_size == 0 {
-        return Err(ApiError::bad("cannot have max-file without max-size for json-file log driver"));
-    }
     Ok(log)
-}
-
-/// Splits `source:target:mode`; a colon after one letter belongs to a Windows path.
-fn split_bind(text: &str) -> Vec<String> {
-    let mut parts: Vec<String> = Vec::new();
-    for piece in text.split(':') {
-        let drive = parts.last().is_some_and(|p| p.len() == 1 && p.as_bytes()[0].is_ascii_alphabetic());
-        if drive && (piece.starts_with('\\') || piece.starts_with('/')) {
-            if let Some(last) = parts.last_mut() {
-                *last = format!("{last}:{piece}");
-                continue;
-            }
-        }
-        parts.push(piece.to_owned());
-    }
-    parts
-}
-
-fn bind(text: &str) -> Answer<MountSpec> {
-    let invalid = |why: &str| ApiError::bad(format!("invalid volume specification: '{text}'{why}"));
-    let parts = split_bind(text);
-    let (source, target, mode) = match parts.as_slice() {
-        [target] => (String::new(), target.clone(), String::new()),
-        [source, target] => (source.clone(), target.clone(), String::new()),
-        [source, target, mode] => (source.clone(), target.clone(), mode.clone()),
-        _ => return Err(invalid("")),
-    };
-    if target.is_empty() {
-        return Err(invalid(": destination is missing"));
-    }
-    let (mut read_only, mut propagation, mut copy_up) = (false, String::new(), true);
-    for word in mode.split(',').filter(|w| !w.is_empty()) {
-        match word {
-            "ro" => read_only = true,
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-            "nocopy" => copy_up = false,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                word.clone_into(&mut propagation)
-            }
-            _ => return Err(invalid(&format!(": invalid mode: {mode}"))),
-        }
-    }
-    let kind = if source.starts_with('/') {
-        MountSource::Bind { source, create: true }
-    } else {
-        MountSource::Volume { name: source, copy_up, labels: BTreeMap::new() }
-    };
-    Ok(MountSpec { kind, target, read_only, mode, propagation, non_recursive: false })
-}
-
-fn mount(body: &MountBody) -> Answer<MountSpec> {
-    let invalid =
-        |why: String| ApiError::bad(format!("invalid mount config for type \"{}\": {why}", body.r#type));
-    if body.target.is_empty() {
-        return Err(invalid("field Target must not be empty".to_owned()));
-    }
-    let text = |options: &Value, name: &str| {
-        options.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let flag = |options: &Value, name: &str| options.get(name).and_then(Value::as_bool).unwrap_or(false);
-    let kind = match body.r#type.as_str() {
-        "bind" => {
-            if body.source.is_empty() {
-                return Err(invalid("field Source must not be empty".to_owned()));
-            }
-            MountSource::Bind {
-                source: body.source.clone(),
-                create: flag(&body.bind_options, "CreateMountpoint"),
-            }
-        }
-        "volume" => {
-            if let Some(driver) = body.volume_options.get("DriverConfig").filter(|d| !is_zero(d)) {
-                let name = text(driver, "Name");
-                if !matches!(name.as_str(), "" | "local")
-                    || driver.get("Options").is_some_and(|o| !is_zero(o))
-                {
-                    return Err(invalid(
-                        "VolumeOptions.DriverConfig is not supported by this version of silo".to_owned(),
-                    ));
-                }
-            }
-            if !text(&body.volume_options, "Subpath").is_empty() {
-                return Err(invalid(
-                    "VolumeOptions.Subpath is not supported by this version of silo".to_owned(),
-                ));
-            }
-            let labels = body.volume_options.get("Labels").cloned().unwrap_or(json!({}));
-            MountSource::Volume {
-                name: body.source.clone(),
-                copy_up: !flag(&body.volume_options, "NoCopy"),
-                labels: serde_json::from_value(labels).unwrap_or_default(),
-            }
-        }
-        "tmpfs" => {
-            if !body.source.is_empty() {
-                return Err(invalid("Source must not be specified".to_owned()));
-            }
-            let mut options = Vec::new();
-            let number = |name: &str| body.tmpfs_options.get(name).and_then(Value::as_u64).filter(|n| *n > 0);
-            options.extend(number("SizeBytes").map(|n| format!("size={n}")));
-            options.extend(number("Mode").map(|n| format!("mode={n:o}")));
-            MountSource::Tmpfs { options }
-        }
-        other => {
-            return Err(ApiError::bad(format!(
-                "invalid mount config for type \"{other}\": mount type unknown"
-            )));
-        }
-    };
-    Ok(MountSpec {
-        kind,
-        target: body.target.clone(),
-        read_only: body.read_only,
-        mode: String::new(),
-        propagation: text(&body.bind_options, "Propagation"),
-        non_recursive: flag(&body.bind_options, "NonRecursive"),
-    })
-}
-
-fn mounts(host: &HostConfig) -> Answer<Vec<MountSpec>> {
-    let mut all = host.binds.iter().map(|b| bind(b)).collect::<Answer<Vec<_>>>()?;
-    for body in &host.mounts {
-        all.push(mount(body)?);
-    }
-    for (target, options) in &host.tmpfs {
-        let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
-        all.push(MountSpec {
-            read_only: options.iter().any(|o| o == "ro"),
-            kind: MountSource::Tmpfs { options },
-            target: target.clone(),
-            mode: String::new(),
-            propagation: String::new(),
-            non_recursive: false,
-        });
-    }
-    Ok(all)
 }
 
 fn ports(host: &HostConfig) -> Answer<Vec<PortSpec>> {
@@ -632,9 +539,9 @@ impl ConfigBody {
     }
 }
 
-/// `HostConfig` as inspect shows it: dockerd's zero values with what was given over them.
-fn face(host: &Value) -> Value {
-    let mut face = json!({
+/// `HostConfig`'s fields with dockerd's zero values.
+fn zero_face() -> Value {
+    json!({
         "Binds": null, "ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}}, "NetworkMode": "bridge",
         "PortBindings": {}, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": false, "VolumeDriver": "",
         "VolumesFrom": null, "ConsoleSize": [0, 0], "CapAdd": null, "CapDrop": null, "CgroupnsMode": "host", "Dns": [],
@@ -649,7 +556,27 @@ fn face(host: &Value) -> Value {
         "Ulimits": [], "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
         "MaskedPaths": silo_engine::guest::linux::DEFAULT_MASKED_PATHS,
         "ReadonlyPaths": silo_engine::guest::linux::DEFAULT_READONLY_PATHS,
-    });
+    })
+}
+
+/// Names of fields in their own spelling: dockerd takes any case, and clients make use of it (`CPURealtimePeriod`).
+fn spelled(host: &mut Value) {
+    let (Some(given), zero) = (host.as_object_mut(), zero_face()) else { return };
+    let Some(known) = zero.as_object() else { return };
+    let other: Vec<String> = given.keys().filter(|k| !known.contains_key(*k)).cloned().collect();
+    for name in other {
+        let right = known.keys().find(|k| k.eq_ignore_ascii_case(&name));
+        if let Some(value) = right.and_then(|_| given.remove(&name))
+            && let Some(right) = right
+        {
+            given.insert(right.clone(), value);
+        }
+    }
+}
+
+/// `HostConfig` as inspect shows it: dockerd's zero values with what was given over them.
+fn face(host: &Value) -> Value {
+    let mut face = zero_face();
     let given: Map<String, Value> = host.as_object().cloned().unwrap_or_default();
     for (name, value) in given {
         let keep = !is_zero(&value) || face.get(&name).is_none();
@@ -699,6 +626,13 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
     }
     let host_value = value.get_mut("HostConfig").map(Value::take).unwrap_or(json!({}));
     let networking = value.get_mut("NetworkingConfig").map(Value::take).unwrap_or(Value::Null);
+    // docker-py puts it beside `HostConfig`.
+    let runtime = value.get_mut("Runtime").map(Value::take).filter(|r| !is_zero(r));
+    let mut host_value = host_value;
+    spelled(&mut host_value);
+    if let (Some(runtime), Some(host)) = (runtime, host_value.as_object_mut()) {
+        host.insert("Runtime".to_owned(), runtime);
+    }
     refuse_unhonoured(&host_value)?;
     let face = face(&host_value);
     let host: HostConfig = typed(host_value)?;
@@ -744,7 +678,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         image,
         platform: String::new(),
         config,
-        mounts: mounts(&host)?,
+        mounts: mounts::mounts(&host)?,
         limits: limits(&host),
         security: security(&host)?,
         network,
@@ -755,6 +689,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         ports: ports(&host)?,
         face,
         volumes_from: host.volumes_from,
+        links: host.links.iter().map(|l| link(l)).collect::<Answer<_>>()?,
         pid_mode: host.pid_mode,
         ipc_mode: host.ipc_mode,
         uts_mode: host.uts_mode,

@@ -77,9 +77,24 @@ pub(crate) async fn wait(State(engine): State<Engine>, Path(id): Path<String>, q
 
 pub(crate) async fn remove(State(engine): State<Engine>, Path(id): Path<String>, query: Params) -> Answer {
     if query.flag("link") {
-        return Err(ApiError::bad("links between containers are not supported"));
+        engine.remove_link(&id)?;
+        return Ok(DONE.into_response());
     }
     engine.remove(&id, query.flag("force"), query.flag("v")).await?;
+    Ok(DONE.into_response())
+}
+
+/// `DELETE /containers/holder/alias?link=1`: a link's name has a slash in it.
+pub(crate) async fn remove_link(
+    State(engine): State<Engine>,
+    Path((holder, alias)): Path<(String, String)>,
+    query: Params,
+) -> Answer {
+    let name = format!("{holder}/{alias}");
+    if !query.flag("link") {
+        return Err(ApiError::not_found(format!("No such container: {name}")));
+    }
+    engine.remove_link(&name)?;
     Ok(DONE.into_response())
 }
 

@@ -82,8 +82,10 @@ pub(crate) fn row(engine: &Engine, summary: &ContainerSummary) -> Value {
             }
         }
     }
+    let mut names = vec![format!("/{}", record.name)];
+    names.extend(engine.link_names(&record.id).into_iter().map(|n| format!("/{n}")));
     let mut out = json!({
-        "Id": record.id, "Names": [format!("/{}", record.name)], "Image": image, "ImageID": record.image_id,
+        "Id": record.id, "Names": names, "Image": image, "ImageID": record.image_id,
         "Command": command(record), "Created": record.created.as_second(), "Ports": ports,
         "Labels": record.spec.config.labels, "State": record.state.status.as_str(), "Status": status(record),
         "HostConfig": {"NetworkMode": inspect::network_mode(record)},

@@ -286,13 +286,14 @@ impl Engine {
         let guest = placement::guest(record.os)?;
         let upper = self.dir(&entry.id).join("top").join(guest.changes().0);
         let files = guest.layer_files();
+        let own = guest.own_mount_points();
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
         let lower: Vec<PathBuf> = layers.iter().map(|l| l.join(files)).collect();
         blocking(move || {
             if !upper.exists() {
                 return Ok(Vec::new());
             }
-            let changes = silo_image::layer::changes(&upper, &lower)
+            let changes = silo_image::layer::changes(&upper, &lower, own)
                 .map_err(|e| EngineError::internal(e.to_string()))?;
             Ok(changes.into_iter().map(|c| Change { path: c.path, kind: c.kind as u8 }).collect())
         })

@@ -6,8 +6,6 @@ use crate::record::Status;
 use crate::spec::Config;
 use crate::{image, placement};
 
-use super::lifecycle::sandbox_error;
-
 /// How to commit.
 #[derive(Debug, Clone, Default)]
 pub struct CommitOptions {
@@ -40,10 +38,13 @@ impl Engine {
             }
             _ => {}
         }
-        let frozen = options.pause && record.state.status == Status::Running;
-        if frozen {
-            entry.running()?.freeze(true).await.map_err(sandbox_error)?;
-        }
+        // A container that ends meanwhile needs no pause.
+        let frozen = options.pause
+            && record.state.status == Status::Running
+            && match entry.running() {
+                Ok(sandbox) => sandbox.freeze(true).await.is_ok(),
+                Err(_) => false,
+            };
         let engine = self.clone();
         let from = record.clone();
         let result = blocking(move || {
@@ -76,7 +77,8 @@ impl Engine {
                 .images
                 .commit(request, |to| {
                     if upper.exists() {
-                        silo_image::layer::pack_upper(&upper, offset, to).map_err(std::io::Error::other)
+                        silo_image::layer::pack_upper(&upper, offset, guest.own_mount_points(), to)
+                            .map_err(std::io::Error::other)
                     } else {
                         Ok(())
                     }
@@ -85,7 +87,7 @@ impl Engine {
         })
         .await;
         if frozen && let Ok(sandbox) = entry.running() {
-            sandbox.freeze(false).await.map_err(sandbox_error)?;
+            let _ = sandbox.freeze(false).await;
         }
         let id = result?;
         self.inner.events.container(&record, "commit", &[("imageID", id.clone())]);

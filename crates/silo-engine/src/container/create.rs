@@ -53,6 +53,7 @@ impl Engine {
             signal::parse(signal)?;
         }
         self.resolve_volumes_from(&mut spec)?;
+        self.resolve_links(&mut spec)?;
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {
             id.short().clone_into(&mut spec.config.hostname);
@@ -125,6 +126,7 @@ impl Engine {
                         name: mount.name.clone(),
                         copy_up: false,
                         labels: Default::default(),
+                        subpath: String::new(),
                     },
                     _ => MountSource::Bind { source: mount.source.clone(), create: false },
                 };
@@ -151,6 +153,7 @@ impl Engine {
                         name: String::new(),
                         copy_up: true,
                         labels: Default::default(),
+                        subpath: String::new(),
                     },
                     target,
                     read_only: false,
@@ -325,24 +328,23 @@ fn merge(config: &mut Config, image: &ImageConfig, guest: &dyn Guest) {
     }
 }
 
-/// Image's environment, then the container's over it; `NAME` alone takes a variable away.
+/// The container's environment and what it does not name of the image's, in dockerd's order; `NAME` alone takes a
+/// variable away when the process starts.
 fn merge_env(image: &[String], own: &[String], guest: &dyn Guest) -> Vec<String> {
     let name_of = |entry: &str| -> String {
-        // Windows has hidden variables such as `=C:`: the name is never empty.
-        let end = entry.char_indices().skip(1).find(|(_, c)| *c == '=').map_or(entry.len(), |(i, _)| i);
-        if guest.env_case_sensitive() { entry[..end].to_owned() } else { entry[..end].to_uppercase() }
+        let name = env_name(entry);
+        if guest.env_case_sensitive() { name.to_owned() } else { name.to_uppercase() }
     };
     let mut all: Vec<String> = Vec::new();
-    for entry in image.iter().chain(own) {
-        let name = name_of(entry);
-        let is_set = entry.char_indices().skip(1).any(|(_, c)| c == '=');
-        match all.iter().position(|e| name_of(e) == name) {
-            Some(i) if is_set => all[i].clone_from(entry),
-            Some(i) => {
-                all.remove(i);
-            }
-            None if is_set => all.push(entry.clone()),
-            None => {}
+    for entry in own {
+        match all.iter().position(|e| name_of(e) == name_of(entry)) {
+            Some(i) => all[i].clone_from(entry),
+            None => all.push(entry.clone()),
+        }
+    }
+    for entry in image {
+        if !all.iter().any(|e| name_of(e) == name_of(entry)) {
+            all.push(entry.clone());
         }
     }
     for (name, value) in guest.default_env() {
@@ -351,6 +353,17 @@ fn merge_env(image: &[String], own: &[String], guest: &dyn Guest) -> Vec<String>
         }
     }
     all
+}
+
+/// Windows has hidden variables such as `=C:`: the name is never empty.
+fn env_name(entry: &str) -> &str {
+    let end = entry.char_indices().skip(1).find(|(_, c)| *c == '=').map_or(entry.len(), |(i, _)| i);
+    &entry[..end]
+}
+
+/// Whether the entry has a value: `NAME` alone is not given to a process.
+pub(crate) fn is_set(entry: &str) -> bool {
+    env_name(entry).len() < entry.len()
 }
 
 #[cfg(test)]
@@ -362,7 +375,8 @@ mod tests {
         let own = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let guest = placement::guest(Os::Linux).unwrap();
         let merged = merge_env(&own(&["PATH=/bin", "A=1", "B=2"]), &own(&["A=3", "B", "C=4=5"]), guest);
-        assert_eq!(merged, ["PATH=/bin", "A=3", "C=4=5"]);
+        assert_eq!(merged, ["A=3", "B", "C=4=5", "PATH=/bin"]);
+        assert_eq!(merged.iter().filter(|e| is_set(e)).count(), 3);
         let merged = merge_env(&[], &own(&["X=1"]), guest);
         assert_eq!(merged[0], "X=1");
         assert!(merged[1].starts_with("PATH="));

@@ -7,6 +7,7 @@ mod create;
 mod exited;
 mod health;
 mod lifecycle;
+mod links;
 mod list;
 mod logs;
 mod names;

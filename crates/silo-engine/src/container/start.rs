@@ -13,6 +13,9 @@ use crate::error::{EngineError, Result};
 use crate::record::{ContainerRecord, Health, Status};
 use crate::spec::{MountSource, NetworkMode};
 use crate::{image, placement};
+
+use super::create::is_set;
+use super::links::Linked;
 use std::sync::Arc;
 
 /// A network that a start has made and its end takes away.
@@ -262,12 +265,15 @@ impl Engine {
                 })
                 .map_err(|e| EngineError::internal(format!("writing {}: {e}", path.display())))
         };
-        let network_files = self.network_files(record, joined);
+        let links = self.linked(record)?;
+        let network_files = self.network_files(record, joined, &links);
         for (name, text) in &network_files {
             write(name, text.as_bytes(), 0o644)?;
         }
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
         let mounts = self.mounts_of(record)?;
+        let mut env: Vec<String> = spec.config.env.iter().filter(|e| is_set(e)).cloned().collect();
+        env.extend(links.iter().flat_map(|l| l.env.iter().cloned()));
         let process = ProcessConfig {
             args: spec
                 .config
@@ -278,7 +284,7 @@ impl Engine {
                 .cloned()
                 .collect(),
             args_escaped: spec.config.args_escaped,
-            env: spec.config.env.clone(),
+            env,
             working_dir: spec.config.working_dir.clone(),
             user: spec.config.user.clone(),
             additional_groups: spec.additional_groups.clone(),
@@ -352,10 +358,10 @@ impl Engine {
                             "invalid mount config for type \"bind\": bind source path does not exist: {source}"
                         )));
                     }
-                    MountKind::Bind { source: source.into() }
+                    MountKind::Bind { source: source.into(), subpath: PathBuf::new() }
                 }
-                MountSource::Volume { name, .. } => {
-                    MountKind::Bind { source: self.volume(name)?.mountpoint.into() }
+                MountSource::Volume { name, subpath, .. } => {
+                    MountKind::Bind { source: self.volume(name)?.mountpoint.into(), subpath: subpath.into() }
                 }
                 MountSource::Tmpfs { options } => MountKind::Tmpfs { options: options.clone() },
             };
@@ -370,7 +376,12 @@ impl Engine {
         Ok(list)
     }
 
-    fn network_files(&self, record: &ContainerRecord, joined: &Joined) -> Vec<(&'static str, String)> {
+    fn network_files(
+        &self,
+        record: &ContainerRecord,
+        joined: &Joined,
+        links: &[Linked],
+    ) -> Vec<(&'static str, String)> {
         let spec = &record.spec;
         if let NetworkMode::Container(other) = &spec.network {
             // The other's files, as dockerd shares them.
@@ -383,7 +394,7 @@ impl Engine {
         }
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let gateway = joined.adapter.as_ref().map(|a| a.gateway.to_string());
-        let extra: Vec<(String, String)> = spec
+        let mut extra: Vec<(String, String)> = spec
             .extra_hosts
             .iter()
             .filter_map(|e| e.split_once(':').or_else(|| e.split_once('=')))
@@ -393,6 +404,7 @@ impl Engine {
                 (name.to_owned(), ip)
             })
             .collect();
+        extra.extend(links.iter().map(|l| (l.names.clone(), l.address.clone())));
         if spec.network == NetworkMode::Host {
             let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
             for (name, ip) in extra {

@@ -182,10 +182,13 @@ fn user_mount(wanted: &MountRequest) -> Result<Mount, GuestError> {
     let at = at.to_string_lossy().into_owned();
     let access = if wanted.read_only { "ro" } else { "rw" };
     Ok(match &wanted.kind {
-        MountKind::Bind { source } => {
+        MountKind::Bind { source, subpath } => {
             let bind = if wanted.non_recursive { "bind" } else { "rbind" };
             let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
-            mount(&at, "bind", &source.to_string_lossy(), &[bind, access, propagation])
+            let mut options = vec![bind, access, propagation];
+            let below = silo_sys::mount::subpath_option(subpath);
+            options.extend(below.as_deref());
+            mount(&at, "bind", &source.to_string_lossy(), &options)
         }
         MountKind::Tmpfs { options } => {
             let mut all = vec!["nosuid", "nodev", "noexec", access];
@@ -314,6 +317,14 @@ fn devices(security: &Security) -> Result<Devices, GuestError> {
     }
     for (host, inside, access) in &security.devices {
         add(Path::new(host), Path::new(inside), access)?;
+    }
+    for rule in &security.device_rules {
+        let kind = match rule.kind.as_str() {
+            "a" => LinuxDeviceType::A,
+            "b" => LinuxDeviceType::B,
+            _ => LinuxDeviceType::C,
+        };
+        rules.push(resources::device_rule(true, kind, rule.major, rule.minor, &rule.access));
     }
     Ok((list, rules))
 }

@@ -63,6 +63,21 @@ impl Guest for LinuxGuest {
         ("upper", "/")
     }
 
+    fn own_mount_points(&self) -> &'static [&'static str] {
+        &[
+            "/dev",
+            "/proc",
+            "/sys",
+            "/etc/hosts",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+            "/dev/console",
+            "/dev/mqueue",
+            "/dev/pts",
+            "/dev/shm",
+        ]
+    }
+
     fn layer_files(&self) -> &'static str {
         ""
     }

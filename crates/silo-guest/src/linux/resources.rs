@@ -42,6 +42,8 @@ pub fn resources(limits: &Limits) -> LinuxResources {
         cpu.set_period(Some(limits.cpu_period).filter(|p| *p > 0));
         cpu.set_quota(Some(limits.cpu_quota).filter(|q| *q != 0));
     }
+    cpu.set_realtime_period(Some(limits.cpu_realtime_period).filter(|p| *p > 0));
+    cpu.set_realtime_runtime(Some(limits.cpu_realtime_runtime).filter(|r| *r != 0));
     cpu.set_shares(Some(limits.cpu_shares).filter(|s| *s > 0));
     cpu.set_cpus(Some(limits.cpuset_cpus.clone()).filter(|c| !c.is_empty()));
     cpu.set_mems(Some(limits.cpuset_mems.clone()).filter(|c| !c.is_empty()));

@@ -252,7 +252,10 @@ fn user_mount(
     let at = at.to_string_lossy();
     let access = if wanted.read_only { "ro" } else { "rw" };
     let source = match &wanted.kind {
-        MountKind::Bind { source } => source,
+        MountKind::Bind { subpath, .. } if !subpath.as_os_str().is_empty() => {
+            return Err(invalid("a subpath of a volume is not supported in a Windows container"));
+        }
+        MountKind::Bind { source, .. } => source,
         MountKind::Tmpfs { options } => {
             let mut all = vec!["nosuid", "nodev", access];
             all.extend(options.iter().map(String::as_str));

@@ -72,7 +72,7 @@ pub(crate) fn unpack_to(tar: &[u8], to: &Path) -> Result<Unpacked, LayerError> {
 
 pub(crate) fn packed(upper: &Path) -> Vec<u8> {
     let mut out = Vec::new();
-    pack_upper(upper, 0, &mut out).unwrap();
+    pack_upper(upper, 0, &[], &mut out).unwrap();
     out
 }
 

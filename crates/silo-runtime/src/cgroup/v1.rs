@@ -87,6 +87,12 @@ impl V1 {
             if let Some(shares) = cpu.shares().filter(|s| *s > 0) {
                 files::write(&dir, "cpu.shares", &shares.to_string())?;
             }
+            if let Some(period) = cpu.realtime_period() {
+                files::write(&dir, "cpu.rt_period_us", &period.to_string())?;
+            }
+            if let Some(runtime) = cpu.realtime_runtime() {
+                files::write(&dir, "cpu.rt_runtime_us", &runtime.to_string())?;
+            }
             if let Some(period) = cpu.period().filter(|p| *p > 0) {
                 files::write(&dir, "cpu.cfs_period_us", &period.to_string())?;
             }

@@ -1,6 +1,7 @@
 //! What a create request may say, and how it is refused.
 
 use super::*;
+use silo_engine::MountSource;
 
 fn check(host: Value, expected: Result<&dyn Fn(&ContainerSpec) -> bool, &str>) {
     let got = create(json!({"Image": "x", "HostConfig": host.clone()}));
@@ -27,7 +28,8 @@ fn host_config() {
     );
     check(json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}), Err("AutoRemove"));
     check(json!({"Isolation": "hyperv"}), Err("hyperv"));
-    check(json!({"NetworkMode": "mine"}), Err("network mine not found"));
+    check(json!({"memory": 7 << 20}), Ok(&|s| s.limits.memory == 7 << 20));
+    check(json!({"NetworkMode": "mine"}), Ok(&|s| s.network == NetworkMode::Named("mine".into())));
     check(json!({"LogConfig": {"Type": "syslog"}}), Err("no log driver named 'syslog'"));
     check(
         json!({"LogConfig": {"Config": {"max-size": "10k", "max-file": "3"}}}),
