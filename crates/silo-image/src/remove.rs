@@ -50,8 +50,8 @@ impl ImageStore {
             self.take_names(&names, &mut removed)?;
         } else {
             let reference = Reference::parse(name)?;
-            if names.len() == 1 {
-                if let Some((container, running)) = containers.first() {
+            if names.len() == 1
+                && let Some((container, running)) = containers.first() {
                     if !force {
                         return Err(ImageError::Conflict(format!(
                             "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its referenced image {short}",
@@ -63,7 +63,6 @@ impl ImageStore {
                     self.take_names(&[reference.to_string()], &mut removed)?;
                     return Ok(removed);
                 }
-            }
             self.take_names(&[reference.to_string()], &mut removed)?;
             if names.len() > 1 {
                 return Ok(removed);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -129,5 +128,5 @@ pub(crate) async fn stats(State(engine): State<Engine>, Path(id): Path<String>, 
             }
         }
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(crate::stream::body(from))).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], crate::stream::body(from)).into_response())
 }

@@ -94,7 +94,7 @@ fn ended(entry: &Entry, started: Option<Timestamp>) -> bool {
 /// As Go prints a duration of whole seconds or milliseconds.
 fn show(duration: Duration) -> String {
     let ms = duration.as_millis();
-    if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+    if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
 }
 
 impl Engine {

@@ -70,7 +70,7 @@ fn list(client: &Client, json: bool) -> Result<(), String> {
         println!("{images}");
         return Ok(());
     }
-    println!("{:<34}{:<16}{}", "BASE", "ID", "SIZE");
+    println!("{:<34}{:<16}SIZE", "BASE", "ID");
     for image in images.as_array().into_iter().flatten() {
         let id = image["Id"].as_str().unwrap_or_default().trim_start_matches("sha256:");
         let size = image["Size"].as_u64().unwrap_or(0) / 1_000_000;

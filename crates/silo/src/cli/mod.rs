@@ -65,7 +65,7 @@ pub(crate) fn ps(client: &Client, all: bool, output: &Output) -> Result<(), Stri
         println!("{list}");
         return Ok(());
     }
-    println!("{:<14}{:<28}{:<24}{}", "ID", "IMAGE", "NAME", "STATUS");
+    println!("{:<14}{:<28}{:<24}STATUS", "ID", "IMAGE", "NAME");
     for c in list.as_array().into_iter().flatten() {
         let id: String = text(&c["Id"]).chars().take(12).collect();
         println!(
