@@ -51,18 +51,19 @@ impl ImageStore {
         } else {
             let reference = Reference::parse(name)?;
             if names.len() == 1
-                && let Some((container, running)) = containers.first() {
-                    if !force {
-                        return Err(ImageError::Conflict(format!(
-                            "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its referenced image {short}",
-                            &container[..container.len().min(12)]
-                        )));
-                    }
-                    // As dockerd: forced, the name goes and the image stays with its containers.
-                    let _ = running;
-                    self.take_names(&[reference.to_string()], &mut removed)?;
-                    return Ok(removed);
+                && let Some((container, running)) = containers.first()
+            {
+                if !force {
+                    return Err(ImageError::Conflict(format!(
+                        "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its referenced image {short}",
+                        &container[..container.len().min(12)]
+                    )));
                 }
+                // As dockerd: forced, the name goes and the image stays with its containers.
+                let _ = running;
+                self.take_names(&[reference.to_string()], &mut removed)?;
+                return Ok(removed);
+            }
             self.take_names(&[reference.to_string()], &mut removed)?;
             if names.len() > 1 {
                 return Ok(removed);

@@ -298,6 +298,10 @@ fn process(config: &ProcessConfig, init: &[&str], drive_c: &[PathBuf]) -> Result
         return Err(GuestError::Invalid(format!("invalid working directory '{}'", config.working_dir)));
     }
     let mut all = env::merge(&config.env);
+    if !all.iter().any(|entry| entry.starts_with("HOME=")) {
+        // The supervisor would set it to a Linux path; init takes an empty one away.
+        all.push("HOME=".to_owned());
+    }
     all.push(format!("SILO_COMMAND_LINE={}", command_line(&config.args, config.args_escaped)));
     all.push(format!("SILO_USER={}", account.name()));
     let mut process = Process::default();

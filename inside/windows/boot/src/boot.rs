@@ -37,6 +37,17 @@ pub fn run() {
     }
 }
 
+/// Keeps the event that says the guest is up for as long as this process lives. Without a holder it would vanish with
+/// the boot, and each further program from the Linux side (an exec) would boot the guest anew.
+pub fn keep_booted() {
+    let event = wide(BOOTED);
+    let event = name(&event);
+    let attributes = attributes(&event, core::ptr::null_mut(), OPEN_IF);
+    let mut handle = core::ptr::null_mut();
+    // SAFETY: all structures outlive the call; the handle is meant to stay open.
+    unsafe { NtCreateEvent(&mut handle, ALL_ACCESS_EVENT, &attributes, 0, 1) };
+}
+
 fn processors() -> u32 {
     let mut basic = [0u32; 16];
     // SAFETY: SystemBasicInformation (0) is 64 bytes on x64; the number of processors is its byte 56.

@@ -60,6 +60,8 @@ struct Enumerated {
 
 #[link(name = "kernel32")]
 extern "system" {
+    fn CloseHandle(handle: Handle) -> i32;
+    fn CreateFileW(name: *const u16, access: u32, share: u32, security: *const c_void, how: u32, flags: u32, template: Handle) -> Handle;
     fn CreateEventW(security: *const c_void, manual: i32, state: i32, name: *const u16) -> Handle;
     fn ExitProcess(code: u32) -> !;
     fn SetEvent(event: Handle) -> i32;
@@ -101,6 +103,7 @@ extern "system" fn service(_count: u32, _arguments: *const *const u16) {
         END.store(CreateEventW(null(), 1, 0, null()), Ordering::SeqCst);
         STATUS.store(RegisterServiceCtrlHandlerExW(NAME.as_ptr(), control, null()), Ordering::SeqCst);
         report(RUNNING);
+        tell();
         WaitForSingleObject(END.load(Ordering::SeqCst), INFINITE);
         report(STOPPED);
     }
@@ -122,6 +125,17 @@ extern "system" fn control(control: u32, _kind: u32, _data: *const c_void, _cont
         }
         _ => ERROR_CALL_NOT_IMPLEMENTED,
     }
+}
+
+/// Lets go who has asked for services before there were any (`inside/windows/limits`).
+unsafe fn tell() {
+    const WRITE: u32 = 0x4000_0000;
+    const CREATE_ALWAYS: u32 = 2;
+    let mut path = [0u16; 64];
+    for (place, byte) in path.iter_mut().zip(br"\\?\unix\run\silo\services") {
+        *place = u16::from(*byte);
+    }
+    CloseHandle(CreateFileW(path.as_ptr(), WRITE, 7, null(), CREATE_ALWAYS, 0, null_mut()));
 }
 
 unsafe fn report(state: u32) {

@@ -42,7 +42,9 @@ impl Request {
         let is_ours = |name: &OsString| OURS.iter().any(|ours| name == ours);
         Ok(Request {
             command_line,
-            environment: std::env::vars_os().filter(|(name, _)| !is_ours(name)).collect(),
+            environment: std::env::vars_os()
+                .filter(|(name, value)| !is_ours(name) && !(name == "HOME" && value.is_empty()))
+                .collect(),
             user: std::env::var_os("SILO_USER").unwrap_or_else(|| "ContainerAdministrator".into()),
             limits: [
                 ("SILO_PRELOAD", "LD_PRELOAD"),

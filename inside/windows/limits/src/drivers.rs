@@ -1,12 +1,15 @@
-//! Holds a program that opens a driver's device until the drivers are there.
+//! Holds a program that opens a driver's device until the drivers are there, and one that asks the service manager
+//! until the services are.
 //!
 //! A guest's programs start while Wine's service manager still starts the drivers (volumes, network). A program that
 //! opens one too early would be told that there is none; on Windows it could not have run yet. Wine's programs open
 //! devices by a request to Wine's server, a `writev` whose data is the device's name: here that call is held back. The
 //! driver host itself is recognised by its program name; its second request after it has linked the last device's name
-//! shows that the link stands, and then a file tells everybody.
+//! shows that the link stands, and then a file tells everybody. The service manager is a pipe by name; services
+//! themselves pass, by a variable that the service manager gives what it starts, and `inside/windows/cexecsvc` tells
+//! everybody else when it runs.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::system;
@@ -18,6 +21,7 @@ const CLOSE: usize = 3;
 const POLL: usize = 7;
 const WRITEV: usize = 20;
 const ACCESS: usize = 21;
+const EXECVE: usize = 59;
 const INOTIFY_WATCH: usize = 254;
 const INOTIFY: usize = 294;
 const CLOSE_ON_EXEC: usize = 0o2000000;
@@ -28,13 +32,23 @@ const PATIENCE_MILLISECONDS: usize = 10_000;
 
 const DIRECTORY: &core::ffi::CStr = c"/run/silo";
 const READY: &core::ffi::CStr = c"/run/silo/drivers";
+const SERVICES_READY: &core::ffi::CStr = c"/run/silo/services";
 
 /// Ends of device names, compared without case.
 const VOLUMES: &[u8] = b"\\mountpointmanager";
 const NETWORK: &[u8] = b"\\nsi";
+/// The service manager's pipe, its program, and the variable that what it starts has.
+const MANAGER: &[u8] = b"\\svcctl";
+const MANAGER_PROGRAM: &[u8] = b"services.exe";
+const OF_MANAGER: &core::ffi::CStr = c"SILO_SERVICE";
 /// Programs that bring the drivers up.
 const STARTERS: [&[u8]; 2] = [b"services.exe", b"wineboot.exe"];
 const HOST: &[u8] = b"winedevice.exe";
+
+unsafe extern "C" {
+    static environ: *const *const c_char;
+    fn setenv(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int;
+}
 
 /// One buffer of writev(2).
 #[repr(C)]
@@ -53,6 +67,9 @@ const HOSTING: u8 = 2;
 /// It has asked for the last device's link.
 const LINKED: u8 = 3;
 
+/// Whether opens of the service manager's pipe need not be looked at (any more): 1.
+static SERVICES: AtomicU8 = AtomicU8::new(UNKNOWN);
+
 /// See writev(2).
 ///
 /// # Safety
@@ -60,9 +77,18 @@ const LINKED: u8 = 3;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn writev(fd: c_int, parts: *const Part, count: c_int) -> isize {
     let state = STATE.load(Ordering::Relaxed);
-    if state != FREE {
+    let services = SERVICES.load(Ordering::Relaxed);
+    if (state != FREE || services != FREE) && !parts.is_null() {
         // SAFETY: the caller's parts, as the kernel would read them.
-        unsafe { consider(state, core::slice::from_raw_parts(parts, count.max(0) as usize)) };
+        let parts = unsafe { core::slice::from_raw_parts(parts, count.max(0) as usize) };
+        if state != FREE {
+            // SAFETY: as above.
+            unsafe { consider(state, parts) };
+        }
+        if services != FREE {
+            // SAFETY: as above.
+            unsafe { consider_services(parts) };
+        }
     }
     // SAFETY: the caller's arguments.
     system::as_c(unsafe { system::call(WRITEV, [fd as usize, parts as usize, count as usize, 0]) })
@@ -105,8 +131,39 @@ unsafe fn consider(state: u8, parts: &[Part]) {
         HOSTING => STATE.store(HOSTING, Ordering::Relaxed),
         FREE => STATE.store(FREE, Ordering::Relaxed),
         _ => {
-            wait();
+            wait(READY);
             STATE.store(FREE, Ordering::Relaxed);
+        }
+    }
+}
+
+/// See execv(3). Wine's way to start a process.
+///
+/// # Safety
+/// As execv(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int {
+    // SAFETY: texts are terminated; the caller's arguments; the environment as it stands.
+    unsafe {
+        if command_line_holds(&[MANAGER_PROGRAM]) {
+            setenv(OF_MANAGER.as_ptr(), c"1".as_ptr(), 1);
+        }
+        system::as_c(system::call(EXECVE, [path as usize, arguments as usize, environ as usize, 0])) as c_int
+    }
+}
+
+unsafe fn consider_services(parts: &[Part]) {
+    for part in parts.iter().skip(1) {
+        if part.start.is_null() || part.length > 1024 {
+            continue;
+        }
+        // SAFETY: the caller's buffer.
+        let bytes = unsafe { core::slice::from_raw_parts(part.start, part.length) };
+        if names(bytes, MANAGER) {
+            if role() == UNKNOWN && system::variable(OF_MANAGER).is_none() {
+                wait(SERVICES_READY);
+            }
+            return SERVICES.store(FREE, Ordering::Relaxed);
         }
     }
 }
@@ -122,28 +179,33 @@ fn names(bytes: &[u8], name: &[u8]) -> bool {
     })
 }
 
-/// By the program's name. The Linux command line of a Wine process is the Windows one.
+/// By the program's name.
 fn role() -> u8 {
+    if command_line_holds(&[HOST]) {
+        HOSTING
+    } else if command_line_holds(&STARTERS) {
+        FREE
+    } else {
+        UNKNOWN
+    }
+}
+
+/// Whether one of `names` is in this process's command line. The Linux command line of a Wine process is the Windows
+/// one.
+fn command_line_holds(names: &[&[u8]]) -> bool {
     let mut line = [0u8; 512];
     // SAFETY: the path is terminated, the buffer is as long as said.
     let length = unsafe {
         let fd = system::call(OPEN, [c"/proc/self/cmdline".as_ptr() as usize, CLOSE_ON_EXEC, 0, 0]);
         if fd < 0 {
-            return UNKNOWN;
+            return false;
         }
         let length = system::call(READ, [fd as usize, line.as_mut_ptr() as usize, line.len(), 0]);
         system::call(CLOSE, [fd as usize, 0, 0, 0]);
         length.max(0) as usize
     };
     line.make_ascii_lowercase();
-    let holds = |name: &[u8]| line[..length].windows(name.len()).any(|window| window == name);
-    if holds(HOST) {
-        HOSTING
-    } else if STARTERS.iter().any(|name| holds(name)) {
-        FREE
-    } else {
-        UNKNOWN
-    }
+    names.iter().any(|name| line[..length].windows(name.len()).any(|window| window == *name))
 }
 
 /// The drivers are there.
@@ -158,14 +220,14 @@ fn tell() {
     }
 }
 
-fn ready() -> bool {
+fn ready(file: &core::ffi::CStr) -> bool {
     // SAFETY: the path is terminated.
-    unsafe { system::call(ACCESS, [READY.as_ptr() as usize, 0, 0, 0]) == 0 }
+    unsafe { system::call(ACCESS, [file.as_ptr() as usize, 0, 0, 0]) == 0 }
 }
 
-/// Waits until another process has called [`tell`].
-fn wait() {
-    if ready() {
+/// Waits until another process has made the file.
+fn wait(file: &core::ffi::CStr) {
+    if ready(file) {
         return;
     }
     // SAFETY: paths are terminated, structures outlive the calls.
@@ -177,7 +239,7 @@ fn wait() {
         system::call(INOTIFY_WATCH, [watch as usize, DIRECTORY.as_ptr() as usize, CREATED, 0]);
         let mut events = [0u8; 4096];
         // The watch stands before the question, so that an answer in between is not lost.
-        while !ready() {
+        while !ready(file) {
             const READABLE: u64 = 1;
             let mut poll = watch as u64 | READABLE << 32;
             if system::call(POLL, [&raw mut poll as usize, 1, PATIENCE_MILLISECONDS, 0]) <= 0 {

@@ -13,11 +13,13 @@ fn split_bind(text: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for piece in text.split(':') {
         let drive = parts.last().is_some_and(|p| p.len() == 1 && p.as_bytes()[0].is_ascii_alphabetic());
-        if drive && (piece.starts_with('\\') || piece.starts_with('/'))
-            && let Some(last) = parts.last_mut() {
-                *last = format!("{last}:{piece}");
-                continue;
-            }
+        if drive
+            && (piece.is_empty() || piece.starts_with('\\') || piece.starts_with('/'))
+            && let Some(last) = parts.last_mut()
+        {
+            *last = format!("{last}:{piece}");
+            continue;
+        }
         parts.push(piece.to_owned());
     }
     parts
