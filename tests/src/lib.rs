@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,33 @@ fn silo() -> PathBuf {
     }
 }
 
+/// The Windows base of [`Daemon::windows`].
+pub const NANOSERVER: &str = "silo/nanoserver:ltsc2022";
+
+/// Named by what makes the base: the executable and the inside programs, as they were built.
+fn nanoserver_archive() -> PathBuf {
+    use std::hash::{Hash, Hasher};
+    let exe = silo().canonicalize().expect("silo is built");
+    let beside = exe.parent().unwrap_or(Path::new("/"));
+    let inside = [beside.join("inside"), beside.join("../inside")].into_iter().find(|d| d.is_dir());
+    let inside = inside.expect("the inside programs are built by `cargo xtask inside`");
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::fs::metadata(&exe).unwrap().modified().unwrap().hash(&mut hasher);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&inside).unwrap().flatten().map(|e| e.path()).collect();
+    files.sort();
+    for file in files {
+        (&file, std::fs::metadata(&file).unwrap().modified().unwrap()).hash(&mut hasher);
+    }
+    let dir = inside.join("../test-bases");
+    std::fs::create_dir_all(&dir).unwrap();
+    let archive = dir.join(format!("{:016x}.tar", hasher.finish()));
+    // Of earlier builds only room is left.
+    for old in std::fs::read_dir(&dir).unwrap().flatten().filter(|e| e.path() != archive) {
+        let _ = std::fs::remove_file(old.path());
+    }
+    archive
+}
+
 impl Daemon {
     /// Starts a daemon with nothing in it.
     pub fn empty() -> Self {
@@ -67,6 +95,27 @@ impl Daemon {
         let made =
             Command::new("bash").args(["-c", script]).env("DOCKER_HOST", daemon.host()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        daemon
+    }
+
+    /// Starts a daemon with the image [`NANOSERVER`], built once for all tests of a build of silo.
+    pub fn windows() -> Self {
+        static BUILD: Mutex<()> = Mutex::new(());
+        let daemon = Self::empty();
+        // A failed build fails its own test; the others may try again.
+        let _one = BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let archive = nanoserver_archive();
+        if !archive.exists() {
+            let mut build = Command::new(silo());
+            build.args(["--host", &daemon.host(), "base", "build", "nanoserver"]).stdin(Stdio::null());
+            let said: Said = build.output().unwrap().into();
+            assert_eq!(said.code, 0, "building the base: {said:?}\n{}", daemon.log());
+            let fresh = archive.with_extension("new");
+            daemon.ok(&["save", "-o", &fresh.display().to_string(), NANOSERVER]);
+            std::fs::rename(&fresh, &archive).unwrap();
+        } else {
+            daemon.ok(&["load", "-q", "-i", &archive.display().to_string()]);
+        }
         daemon
     }
 

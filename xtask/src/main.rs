@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer or operator does with the repository, each as one command.
 
+mod bench;
 mod demo;
 mod inside;
 mod install;
@@ -16,6 +17,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo      install what is missing, build, start a daemon of its own, run Linux and Windows containers
   test      install what is missing, build, run every test
+  bench     measure silo and dockerd side by side (installs dockerd)
   install   install silo on this machine: executable, inside programs, systemd unit
   inside    build the programs that run inside containers
 ";
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
         Some("demo") => demo::run_demo(&root),
         Some("test") => test::run_all(&root),
+        Some("bench") => bench::run_bench(&root),
         Some("install") => install::run_install(&root),
         Some("inside") => packages::ensure(packages::BUILD).and_then(|()| inside(&root)).map(|_| ()),
         _ => {

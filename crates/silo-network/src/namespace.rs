@@ -27,6 +27,12 @@ pub(crate) fn create<T: Send>(
         socket
             .change(links::set_up(LOOPBACK))
             .map_err(kernel("bringing loopback up in a new network namespace"))?;
+        // As in every container of Docker's: any user may listen on any port and ping. Here, because a container with a
+        // user namespace of its own may not set them.
+        for (name, value) in [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")] {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            std::fs::write(&path, value).map_err(kernel(format!("writing {path}")))?;
+        }
         let made = furnish(&namespace, &mut socket)?;
         Ok((namespace, made))
     };

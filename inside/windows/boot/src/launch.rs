@@ -8,6 +8,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::streams::Streams;
 use crate::text::{append, is, read_file, same, terminated, upper, wide, write_file, Buffer, Text};
 use crate::windows::*;
 
@@ -69,27 +70,30 @@ fn program(request: &[u8]) -> u32 {
             unsafe { SetEnvironmentVariableW(wide("PATH").as_ptr(), value.as_ptr()) };
         }
     }
-    match start(core::ptr::null(), &mut line, &environment) {
-        Ok(process) => return wait(process),
+    let streams = Streams::open();
+    match start(core::ptr::null(), &mut line, &environment, &streams) {
+        Ok(process) => return wait(process, streams),
         Err(ERROR_FILE_NOT_FOUND) | Err(ERROR_PATH_NOT_FOUND) => {}
         Err(error) => return refuse(&line, error, NOT_RUNNABLE),
     }
     match search(&line, &environment) {
-        Some(found) => match start(found.as_ptr(), &mut line, &environment) {
-            Ok(process) => wait(process),
+        Some(found) => match start(found.as_ptr(), &mut line, &environment, &streams) {
+            Ok(process) => wait(process, streams),
             Err(error) => refuse(&line, error, NOT_RUNNABLE),
         },
         None => refuse(&line, ERROR_FILE_NOT_FOUND, NOT_FOUND),
     }
 }
 
-fn start(application: *const u16, line: &mut Text, environment: &Text) -> Result<Handle, u32> {
+fn start(application: *const u16, line: &mut Text, environment: &Text, streams: &Streams) -> Result<Handle, u32> {
     let mut copy = Text::new();
     copy.extend(line);
     // SAFETY: all structures outlive the call; texts are terminated, the command line is a writable copy.
     unsafe {
         let mut startup: StartupInfo = core::mem::zeroed();
         startup.cb = core::mem::size_of::<StartupInfo>() as u32;
+        startup.flags = USE_STANDARD_HANDLES;
+        startup.handles = streams.programs();
         let mut process: ProcessInformation = core::mem::zeroed();
         let started = CreateProcessW(
             application,
@@ -112,14 +116,16 @@ fn start(application: *const u16, line: &mut Text, environment: &Text) -> Result
     }
 }
 
-fn wait(process: Handle) -> u32 {
+fn wait(process: Handle, streams: Streams) -> u32 {
     let mut code = 0;
+    let relayed = streams.run();
     // SAFETY: our handle.
     unsafe {
         WaitForSingleObject(process, INFINITE);
         GetExitCodeProcess(process, &mut code);
         CloseHandle(process);
     }
+    relayed.finish();
     code
 }
 

@@ -11,6 +11,7 @@ mod boot;
 mod launch;
 mod processor;
 mod registry;
+mod streams;
 mod text;
 mod windows;
 

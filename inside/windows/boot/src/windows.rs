@@ -20,6 +20,9 @@ pub const DETACHED_PROCESS: u32 = 8;
 pub const CREATE_UNICODE_ENVIRONMENT: u32 = 0x400;
 pub const ERROR_FILE_NOT_FOUND: u32 = 2;
 pub const ERROR_PATH_NOT_FOUND: u32 = 3;
+pub const USE_STANDARD_HANDLES: u32 = 0x100;
+pub const STD_INPUT: u32 = -10i32 as u32;
+pub const STD_OUTPUT: u32 = -11i32 as u32;
 pub const STD_ERROR: u32 = -12i32 as u32;
 pub const MAPPING_WRITE: u32 = 2;
 pub const ALL_ACCESS_SECTION: u32 = 0x000f_001f;
@@ -90,6 +93,7 @@ pub struct ProcessEntry {
 extern "system" {
     pub fn CloseHandle(handle: Handle) -> i32;
     pub fn CreateFileW(name: *const u16, access: u32, share: u32, security: *const c_void, how: u32, flags: u32, template: Handle) -> Handle;
+    pub fn CreatePipe(read: *mut Handle, write: *mut Handle, security: *const c_void, size: u32) -> i32;
     pub fn CreateProcessW(application: *const u16, line: *mut u16, process: *const c_void, thread: *const c_void, inherit: i32, flags: u32, environment: *const c_void, directory: *const u16, startup: *const StartupInfo, information: *mut ProcessInformation) -> i32;
     pub fn CreateRemoteThread(process: Handle, security: *const c_void, stack: usize, start: *const c_void, argument: usize, flags: u32, id: *mut u32) -> Handle;
     pub fn CreateToolhelp32Snapshot(flags: u32, process: u32) -> Handle;
@@ -98,6 +102,7 @@ extern "system" {
     pub fn GetEnvironmentStringsW() -> *mut u16;
     pub fn GetEnvironmentVariableW(name: *const u16, buffer: *mut u16, size: u32) -> u32;
     pub fn GetExitCodeProcess(process: Handle, code: *mut u32) -> i32;
+    pub fn GetFileType(file: Handle) -> u32;
     pub fn GetLastError() -> u32;
     pub fn GetModuleHandleW(name: *const u16) -> Handle;
     pub fn GetProcAddress(module: Handle, name: *const u8) -> *const c_void;
@@ -107,12 +112,14 @@ extern "system" {
     pub fn HeapFree(heap: Handle, flags: u32, memory: *mut u8) -> i32;
     pub fn MapViewOfFile(section: Handle, access: u32, high: u32, low: u32, size: usize) -> *mut u8;
     pub fn OpenProcess(access: u32, inherit: i32, id: u32) -> Handle;
+    pub fn PeekNamedPipe(pipe: Handle, buffer: *mut u8, size: u32, read: *mut u32, available: *mut u32, left: *mut u32) -> i32;
     pub fn Process32FirstW(snapshot: Handle, entry: *mut ProcessEntry) -> i32;
     pub fn Process32NextW(snapshot: Handle, entry: *mut ProcessEntry) -> i32;
     pub fn ReadFile(file: Handle, buffer: *mut u8, size: u32, read: *mut u32, overlapped: *const c_void) -> i32;
     pub fn SearchPathW(path: *const u16, file: *const u16, extension: *const u16, size: u32, buffer: *mut u16, part: *mut *mut u16) -> u32;
     pub fn SetConsoleCtrlHandler(handler: extern "system" fn(u32) -> i32, add: i32) -> i32;
     pub fn SetEnvironmentVariableW(name: *const u16, value: *const u16) -> i32;
+    pub fn SetHandleInformation(object: Handle, mask: u32, flags: u32) -> i32;
     pub fn SetEvent(event: Handle) -> i32;
     pub fn TerminateProcess(process: Handle, code: u32) -> i32;
     pub fn UnmapViewOfFile(view: *mut u8) -> i32;

@@ -124,9 +124,17 @@ impl Running {
     }
 }
 
-/// Shells' convention: 128 and the signal.
+/// What a program ends with that does not handle a console event (ntstatus.h, `STATUS_CONTROL_C_EXIT`).
+const CONTROL_C_EXIT: u32 = 0xc000_013a;
+
+/// Shells' convention: 128 and the signal. Of the code of a launcher that an event ended before it could handle it,
+/// Linux shows the low byte.
 fn of_launcher(status: ExitStatus) -> u32 {
-    status.code().map_or_else(|| 128 + status.signal().unwrap_or(0) as u32, |code| code as u32)
+    match status.code() {
+        Some(code) if code as u32 == CONTROL_C_EXIT & 0xff => CONTROL_C_EXIT,
+        Some(code) => code as u32,
+        None => 128 + status.signal().unwrap_or(0) as u32,
+    }
 }
 
 /// A file of request `number`.
@@ -162,5 +170,6 @@ mod tests {
     fn a_killed_launcher_counts_as_in_a_shell() {
         assert_eq!(of_launcher(ExitStatus::from_raw(9)), 137);
         assert_eq!(of_launcher(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(of_launcher(ExitStatus::from_raw(0x3a << 8)), CONTROL_C_EXIT);
     }
 }

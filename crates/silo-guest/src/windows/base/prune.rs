@@ -73,6 +73,8 @@ const SERVICES: &[&str] = &[
 const LIBRARIES: &[&str] = &[
     "advapi32.dll",
     "apisetschema.dll",
+    // By which the others enter themselves into the registry during set-up.
+    "atl100.dll",
     "authz.dll",
     "bcrypt.dll",
     "bcryptprimitives.dll",

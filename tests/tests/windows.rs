@@ -1,0 +1,146 @@
+//! Windows images under process isolation, by the stock client: what a program sees, what becomes of it.
+
+use silo_tests::{Daemon, NANOSERVER};
+
+fn run(d: &Daemon, options: &[&str], command: &[&str]) -> silo_tests::Said {
+    let mut arguments = vec!["run", "--rm"];
+    arguments.extend(options);
+    arguments.push(NANOSERVER);
+    arguments.extend(command);
+    d.docker(&arguments)
+}
+
+#[test]
+fn the_system_is_there_at_the_first_instruction() {
+    let d = Daemon::windows();
+    let check = |command: &[&str], wanted: &str| {
+        let said = run(&d, &["--hostname", "box"], command);
+        let out = said.out.replace('\r', "");
+        assert!(said.code == 0 && out.contains(wanted), "{command:?} should say {wanted:?}: {said:?}");
+        assert_eq!(said.err, "", "{command:?}");
+    };
+    check(&["cmd", "/c", "ver"], "Microsoft Windows 10.0.20348");
+    check(&["cmd", "/c", "dir c:\\"], "Program Files (x86)");
+    check(&["hostname"], "BOX");
+    check(&["whoami"], "ContainerAdministrator");
+    check(
+        &["cmd", "/c", "echo %COMPUTERNAME% %USERNAME% %USERPROFILE%"],
+        "BOX ContainerAdministrator C:\\Users\\ContainerAdministrator",
+    );
+    check(
+        &["cmd", "/c", "reg add HKLM\\Software\\X /v a /d 1 /f && reg query HKLM\\Software\\X"],
+        "REG_SZ    1",
+    );
+    check(
+        &["reg", "query", "HKLM\\Software\\Microsoft\\Windows NT\\CurrentVersion", "/v", "InstallationType"],
+        "Nano Server",
+    );
+    check(&["sc", "query", "CExecSvc"], "RUNNING");
+    check(&["net", "start"], "Container Execution Agent");
+    check(&["tasklist"], "tasklist.exe");
+    check(&["ipconfig"], "IPv4 address");
+    check(&["cmd", "/c", "ping -n 1 127.0.0.1"], "Received = 1");
+}
+
+#[test]
+fn environment_directory_and_command_line_follow_the_windows_rules() {
+    let d = Daemon::windows();
+    let out = |options: &[&str], command: &[&str]| {
+        let said = run(&d, options, command);
+        assert_eq!(said.code, 0, "{options:?} {command:?}: {said:?}");
+        said.out.replace('\r', "")
+    };
+    assert_eq!(out(&["-e", "Foo=1", "-e", "FOO=two words"], &["cmd", "/c", "echo %foo%"]), "two words");
+    assert_eq!(out(&["-w", "C:\\app\\x"], &["cmd", "/c", "cd"]), "C:\\app\\x");
+    assert_eq!(
+        out(&["-e", "PATH=C:\\nothing"], &["C:\\windows\\system32\\cmd.exe", "/c", "echo %Path%"]),
+        "C:\\nothing"
+    );
+    let set = out(&[], &["cmd", "/c", "set"]);
+    assert!(
+        !set.lines().any(|l| l.starts_with("HOME=") || l.starts_with("SILO_") || l.starts_with("LD_PRELOAD")),
+        "{set}"
+    );
+    assert_eq!(out(&["--user", "ContainerUser"], &["cmd", "/c", "echo %USERNAME%"]), "ContainerUser");
+    let said = run(&d, &["--user", "eve"], &["whoami"]);
+    assert!(said.code == 125 && said.err.contains("unable to find user eve"), "{said:?}");
+    // Shell form: the image's CMD is a line for cmd /S /C.
+    d.ok(&["create", "--name", "aa", NANOSERVER]);
+    d.ok(&["commit", "-c", "ENV FOO=bar", "-c", "CMD echo shell \"%FOO%\"", "aa", "shell:1"]);
+    assert_eq!(d.ok(&["run", "--rm", "shell:1"]), "shell \"bar\"");
+}
+
+#[test]
+fn exit_codes_have_32_bits() {
+    let d = Daemon::windows();
+    assert_eq!(run(&d, &[], &["cmd", "/c", "exit 3"]).code, 3);
+    let said = run(&d, &[], &["nosuch"]);
+    assert!(said.code == 127 && said.err.contains("cannot find the file"), "{said:?}");
+    d.docker(&["run", "--name", "aa", NANOSERVER, "cmd", "/c", "exit -1073741819"]);
+    assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "aa"]), "3221225477");
+    d.ok(&["run", "-d", "-i", "--name", "bb", NANOSERVER, "cmd"]);
+    assert_eq!(d.docker(&["exec", "bb", "cmd", "/c", "exit 5"]).code, 5);
+}
+
+#[test]
+fn folders_are_bound_with_the_rights_of_their_owner() {
+    use std::os::unix::fs::MetadataExt;
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "from host").unwrap();
+    for path in [dir.path().to_owned(), dir.path().join("a.txt")] {
+        std::os::unix::fs::chown(path, Some(1234), Some(1234)).unwrap();
+    }
+    let source = dir.path().display().to_string();
+    let said = run(
+        &d,
+        &["-v", &format!("{source}:C:\\data")],
+        &["cmd", "/c", "type c:\\data\\a.txt& echo new> c:\\data\\b.txt"],
+    );
+    assert_eq!((said.code, said.out.as_str()), (0, "from host"), "{said:?}");
+    assert_eq!(std::fs::read_to_string(dir.path().join("b.txt")).unwrap(), "new\r\n");
+    assert_eq!(std::fs::metadata(dir.path().join("b.txt")).unwrap().uid(), 1234);
+    let mount = format!("type=bind,source={source},target=C:\\data,readonly");
+    let said = run(&d, &["--mount", &mount], &["cmd", "/c", "echo x> c:\\data\\c.txt"]);
+    assert!(said.err.contains("Access denied") && !dir.path().join("c.txt").exists(), "{said:?}");
+    let said = run(&d, &["-v", &format!("{source}:D:")], &["cmd", "/c", "dir /b d:\\"]);
+    assert!(said.out.contains("a.txt"), "{said:?}");
+}
+
+#[test]
+fn the_registry_survives_a_stop_and_a_daemon_restart() {
+    let mut d = Daemon::windows();
+    let line = "reg query HKLM\\Software\\Y || reg add HKLM\\Software\\Y /v b /d 2 /f";
+    d.ok(&["create", "--name", "aa", NANOSERVER, "cmd", "/c", line]);
+    assert!(d.docker(&["start", "-a", "aa"]).out.contains("completed"));
+    d.stop(true);
+    d.again();
+    assert!(d.docker(&["start", "-a", "aa"]).out.contains("REG_SZ    2"));
+}
+
+#[test]
+fn execs_stop_diff_and_commit() {
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "aa", "-e", "A=1", NANOSERVER, "cmd"]);
+    let out = d.ok(&["exec", "-e", "B=2", "-w", "C:\\Windows", "aa", "cmd", "/c", "echo %A% %B%& cd"]);
+    assert_eq!(out.replace('\r', ""), "1 2\nC:\\Windows");
+    // An exec is one more program of the same system: no second boot.
+    let tasks = d.ok(&["exec", "aa", "tasklist"]);
+    let count = tasks.lines().filter(|l| l.starts_with("CExecSvc.exe")).count();
+    assert_eq!(count, 1, "{tasks}");
+    d.ok(&["exec", "aa", "cmd", "/c", "mkdir c:\\dir & echo x> c:\\dir\\f.txt"]);
+    d.ok(&["stop", "aa"]);
+    let diff = d.ok(&["diff", "aa"]);
+    assert!(diff.contains("A /dir") && diff.contains("A /dir/f.txt"), "{diff}");
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("f").display().to_string();
+    d.ok(&["cp", "aa:C:\\dir\\f.txt", &to]);
+    assert_eq!(std::fs::read_to_string(&to).unwrap(), "x\r\n");
+}
+
+#[test]
+fn limits_are_true_inside() {
+    let d = Daemon::windows();
+    let said = run(&d, &["--cpus", "1"], &["cmd", "/c", "echo %NUMBER_OF_PROCESSORS%"]);
+    assert_eq!(said.out, "1");
+}

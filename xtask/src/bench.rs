@@ -1,0 +1,225 @@
+//! `cargo xtask bench`: Silo and dockerd side by side in one run, both figures and the ratio, against what was promised.
+//!
+//! The Linux figures come from `../shared/bench/peer_bench.sh`, which treats both engines alike; the Windows ones are
+//! measured here against dockerd's Linux figures of the same run. Absolute times are those of this machine in this
+//! hour; the ratios are what `SPECIFICATION.md` promises. Nothing fails on a figure: the table says "missed".
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::demo::Daemon;
+use crate::{Outcome, build, inside, packages, run};
+
+/// How long dockerd may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Parts of the peer bench.
+const SECTIONS: &str = "run,api,exec,conc,rss,logs,attach";
+/// Windows runs to take the median of.
+const RUNS: usize = 15;
+
+/// A figure of the peer bench: title, JSON pointer, bound on Silo's share of dockerd's, whether more is better.
+const RATIOS: &[(&str, &str, f64, bool)] = &[
+    ("docker run --rm true, ms", "/run_rm_true_cli_ms/median", 0.3, false),
+    ("API create+start+wait+remove, ms", "/api_bridge_ms/total", 0.15, false),
+    ("exec by API, ms", "/exec_api_ms/median", 0.3, false),
+    ("50 concurrent runs by the client, s", "/concurrent_cli_run_rm/wall_s", 0.4, false),
+    ("a million log lines written (detached), s", "/log_write_1000000_lines_detached_s", 0.3, false),
+    ("log lines read by API, a second", "/logs_read_api_lines_per_s", 1.0 / 0.3, true),
+    ("attached output, MB/s", "/attach_stdout_json-file_MBps", 5.0, true),
+];
+
+/// A figure that is promised as such: title, JSON pointer, bound.
+const ABSOLUTE: &[(&str, &str, f64)] = &[
+    ("daemon idle, MiB RSS", "/memory_MiB/daemon_idle_rss", 25.0),
+    ("per idle Linux container, MiB PSS", "/memory_MiB/per_container_pss_all_in", 1.5),
+];
+
+/// dockerd with a root, socket and bridge of its own.
+struct Dockerd {
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Dockerd {
+    fn start() -> Outcome<Self> {
+        let dir = std::env::temp_dir().join(format!("silo-bench-dockerd-{}", std::process::id()));
+        let at = |e: std::io::Error| format!("{}: {e}", dir.display());
+        std::fs::create_dir_all(&dir).map_err(at)?;
+        let log = std::fs::File::create(dir.join("log")).map_err(at)?;
+        let path = |name: &str| dir.join(name).display().to_string();
+        let child = Command::new("dockerd")
+            .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
+            .args(["-H", &format!("unix://{}", path("docker.sock")), "--bip", "172.29.77.1/24"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|e| format!("starting dockerd: {e}"))?;
+        let mut dockerd = Self { dir, child };
+        let end = Instant::now() + START_LIMIT;
+        while std::os::unix::net::UnixStream::connect(dockerd.dir.join("docker.sock")).is_err() {
+            if Instant::now() > end || dockerd.child.try_wait().is_ok_and(|s| s.is_some()) {
+                let log = std::fs::read_to_string(dockerd.dir.join("log")).unwrap_or_default();
+                return Err(format!("dockerd does not listen:\n{log}"));
+            }
+            // A socket file that appears tells nobody that it is being listened on.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(dockerd)
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.dir.join("docker.sock").display())
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+        let _ = Command::new("ip").args(["link", "delete", "docker0"]).stderr(Stdio::null()).status();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn peer_bench(script: &Path, host: &str, scratch: &Path) -> Outcome<Value> {
+    println!("measuring {host}");
+    let output = Command::new("bash")
+        .arg(script)
+        .env("DOCKER_HOST", host)
+        .env("SECTIONS", SECTIONS)
+        .env("BENCH_TMP", scratch)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("{}: {e}", script.display()))?;
+    let value: Value =
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: {e}", script.display()))?;
+    if let Some(errors) = value["errors"].as_object().filter(|e| !e.is_empty()) {
+        println!("errors of {host}: {errors:?}");
+    }
+    Ok(value)
+}
+
+fn median_ms(mut once: impl FnMut() -> Outcome) -> Outcome<f64> {
+    once()?;
+    let mut times = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        once()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[RUNS / 2])
+}
+
+/// Proportional memory, in MiB, of a process and everything below it.
+fn pss_of_tree(root: u32) -> f64 {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+        if let Some(parent) = rest.split_whitespace().nth(1).and_then(|p| p.parse::<u32>().ok()) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut tree = vec![root];
+    let mut at = 0;
+    while let Some(of) = tree.get(at).copied() {
+        tree.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    let kib = |pid: &u32| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find_map(|l| l.strip_prefix("Pss:"));
+        line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    tree.iter().map(kib).sum::<u64>() as f64 / 1024.0
+}
+
+struct Windows {
+    run_ms: f64,
+    exec_ms: f64,
+    idle_mib: f64,
+}
+
+fn windows(daemon: &Daemon, silo: &Path) -> Outcome<Windows> {
+    const IMAGE: &str = "silo/nanoserver:ltsc2022";
+    println!("building the nanoserver base");
+    run(Command::new(silo)
+        .args(["--host", &daemon.host(), "base", "build", "nanoserver"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null()))?;
+    let quiet = |arguments: &[&str]| run(daemon.docker(arguments).stdout(Stdio::null()));
+    println!("measuring Windows containers");
+    let run_ms = median_ms(|| quiet(&["run", "--rm", IMAGE, "cmd", "/c", "ver"]))?;
+    quiet(&["run", "-d", "-i", "--name", "idle", IMAGE, "cmd"])?;
+    let exec_ms = median_ms(|| quiet(&["exec", "idle", "cmd", "/c", "ver"]))?;
+    let output = daemon
+        .docker(&["inspect", "-f", "{{.State.Pid}}", "idle"])
+        .output()
+        .map_err(|e| format!("docker inspect: {e}"))?;
+    let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| e.to_string())?;
+    let shim = status.lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse().ok());
+    let idle_mib = pss_of_tree(shim.ok_or("the container's shim is not to be found")?);
+    quiet(&["rm", "-f", "idle"])?;
+    Ok(Windows { run_ms, exec_ms, idle_mib })
+}
+
+fn line(title: &str, silo: f64, dockerd: Option<f64>, share: f64, bound: String, reached: bool) {
+    let peer = dockerd.map_or_else(|| "-".to_owned(), |d| format!("{d:.2}"));
+    let share = if dockerd.is_some() { format!("{share:.2}") } else { "-".to_owned() };
+    let word = if reached { "reached" } else { "MISSED" };
+    println!("| {title} | {silo:.2} | {peer} | {share} | {bound} | {word} |");
+}
+
+/// Measures and prints the table.
+pub(crate) fn run_bench(root: &Path) -> Outcome {
+    let script = root.join("../shared/bench/peer_bench.sh");
+    if !script.exists() {
+        return Err(format!("the bench needs {}", script.display()));
+    }
+    packages::ensure(packages::BUILD)?;
+    packages::ensure(packages::RUN)?;
+    packages::ensure(packages::BENCH)?;
+    let silo = build(root)?;
+    inside(root)?;
+    let scratch = std::env::temp_dir().join(format!("silo-bench-{}", std::process::id()));
+    let (ours, windows) = {
+        let daemon = Daemon::start(&silo, "silobench")?;
+        (peer_bench(&script, &daemon.host(), &scratch)?, windows(&daemon, &silo)?)
+    };
+    let theirs = {
+        let dockerd = Dockerd::start()?;
+        peer_bench(&script, &dockerd.host(), &scratch)?
+    };
+    let _ = std::fs::remove_dir_all(&scratch);
+    let figure = |of: &Value, pointer: &str| of.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    println!("\n| figure | Silo | dockerd | ratio | promised | |\n|---|---|---|---|---|---|");
+    for (title, pointer, bound, more) in RATIOS {
+        let (a, b) = (figure(&ours, pointer), figure(&theirs, pointer));
+        let share = a / b;
+        let reached = if *more { share >= *bound } else { share <= *bound };
+        let sign = if *more { "≥" } else { "≤" };
+        line(title, a, Some(b), share, format!("{sign} {bound:.2} ×"), reached);
+    }
+    let linux = figure(&theirs, "/run_rm_true_cli_ms/median");
+    let share = windows.run_ms / linux;
+    let title = "Windows: run --rm cmd /c ver, ms (dockerd: Linux true)";
+    line(title, windows.run_ms, Some(linux), share, "≤ 0.80 ×".to_owned(), share <= 0.8);
+    let own = [
+        ("Windows: a further process (docker exec cmd /c ver), ms", windows.exec_ms, 100.0),
+        ("Windows: idle container all in, MiB PSS", windows.idle_mib, 40.0),
+    ];
+    for (title, value, bound) in own {
+        line(title, value, None, 0.0, format!("≤ {bound}"), value <= bound);
+    }
+    for (title, pointer, bound) in ABSOLUTE {
+        let (a, b) = (figure(&ours, pointer), figure(&theirs, pointer));
+        line(title, a, Some(b), a / b, format!("≤ {bound}"), a <= *bound);
+    }
+    Ok(())
+}
