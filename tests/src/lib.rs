@@ -56,6 +56,7 @@ fn nanoserver_archive() -> PathBuf {
     let exe = silo().canonicalize().expect("silo is built");
     let beside = exe.parent().unwrap_or(Path::new("/"));
     let inside = [beside.join("inside"), beside.join("../inside")].into_iter().find(|d| d.is_dir());
+    let inside = inside.and_then(|d| d.canonicalize().ok());
     let inside = inside.expect("the inside programs are built by `cargo xtask inside`");
     let mut hasher = std::hash::DefaultHasher::new();
     std::fs::metadata(&exe).unwrap().modified().unwrap().hash(&mut hasher);
