@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
+    /// Adapters of ended runs that are still being taken away.
+    pub(crate) leaving: watch::Sender<u32>,
     registry: RwLock<Registry>,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Entry {
     pub(crate) sandbox: Mutex<Option<Sandbox>>,
     /// Clients that came before the start.
     pub(crate) early: Mutex<Vec<(Attach, std::os::fd::OwnedFd)>>,
+    /// The ended run's adapter, until it is taken away; whoever takes it away holds the lock meanwhile.
+    pub(crate) leaving: Mutex<Option<silo_network::AdapterRecord>>,
     /// Told at each change; counts ended runs.
     pub(crate) changed: watch::Sender<Progress>,
     /// A stop, kill or removal wants no restart by policy.
@@ -116,6 +120,7 @@ impl Entry {
             verb: tokio::sync::Mutex::new(()),
             sandbox: Mutex::new(None),
             early: Mutex::new(Vec::new()),
+            leaving: Mutex::new(None),
             changed: watch::channel(Progress::default()).0,
             no_restart: AtomicBool::new(false),
         })
@@ -170,6 +175,7 @@ impl Engine {
                 events: Events::new(),
                 volumes,
                 execs: Execs::default(),
+                leaving: watch::Sender::new(0),
                 registry: RwLock::default(),
             }),
         }
@@ -253,6 +259,15 @@ impl Engine {
         registry.by_name.insert(record.name.clone(), record.id.clone());
         registry.by_id.insert(record.id.clone(), entry.clone());
         Ok(entry)
+    }
+
+    /// Waits, at most `limit`, for what ended containers have left to be cleared away.
+    pub async fn settle(&self, limit: std::time::Duration) {
+        let mut leaving = self.inner.leaving.subscribe();
+        let settled = leaving.wait_for(|count| *count == 0);
+        if tokio::time::timeout(limit, settled).await.is_err() {
+            tracing::warn!("adapters of ended containers are left to the next start");
+        }
     }
 
     pub(crate) fn is_name_free(&self, name: &str) -> bool {

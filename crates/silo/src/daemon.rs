@@ -40,6 +40,8 @@ pub(crate) struct DaemonArguments {
     subnet: Option<String>,
 }
 
+/// How long the end waits for what ended containers have left.
+const SETTLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 const DEFAULT_FILE: &str = "/etc/silo/daemon.toml";
 
 impl DaemonArguments {
@@ -105,7 +107,9 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
         }
         tracing::info!("stopping; containers go on");
     };
-    let result = silo_api::serve(listener, engine, stop).await.map_err(|e| format!("serving: {e}"));
+    let served = engine.clone();
+    let result = silo_api::serve(listener, served, stop).await.map_err(|e| format!("serving: {e}"));
+    engine.settle(SETTLE_LIMIT).await;
     let _ = std::fs::remove_file(&socket);
     result
 }

@@ -11,6 +11,8 @@ use crate::engine::{Engine, Entry, blocking, lock};
 use crate::record::Status;
 use crate::spec::RestartPolicy;
 
+/// How long an ended run's adapter has to go by itself.
+const BY_ITSELF: Duration = Duration::from_millis(300);
 /// First pause before a restart by policy; doubles with each run shorter than [`STABLE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause.
@@ -72,12 +74,20 @@ impl Engine {
             self.unpublish(&entry.id).await;
         }
         if let Some(adapter) = record.adapter.clone() {
-            let engine = self.clone();
-            let _ = blocking(move || {
-                engine.leave_network(Some(&adapter));
-                Ok(())
-            })
-            .await;
+            // It goes with its namespace, that is with the shim, and the kernel does that in its own time. To order it
+            // would hold the kernel's network lock for tens of milliseconds, for which the next start would wait.
+            *lock(&entry.leaving) = Some(adapter);
+            let (engine, entry) = (self.clone(), entry.clone());
+            engine.inner.leaving.send_modify(|count| *count += 1);
+            tokio::spawn(async move {
+                tokio::time::sleep(BY_ITSELF).await;
+                let this = engine.clone();
+                let left = tokio::task::spawn_blocking(move || this.finish_leaving(&entry)).await;
+                engine.inner.leaving.send_modify(|count| *count -= 1);
+                if let Err(e) = left {
+                    tracing::error!("taking an adapter away: {e}");
+                }
+            });
         }
         self.inner.execs.container_ended(&entry.id, exit.code);
         *lock(&entry.sandbox) = None;

@@ -98,7 +98,9 @@ impl Engine {
         };
         let engine = self.clone();
         let for_bundle = record.clone();
+        let this = entry.clone();
         let prepare = blocking(move || {
+            engine.finish_leaving(&this);
             let joined = engine.join_network(&for_bundle)?;
             match engine.write_bundle(&for_bundle, &joined) {
                 Ok(()) => Ok(joined),
@@ -212,6 +214,12 @@ impl Engine {
             mac: Some(record.spec.endpoint.mac.clone()).filter(|m| !m.is_empty()),
             ipv4,
         })
+    }
+
+    /// Takes the last run's adapter away, if that is still to be done.
+    pub(crate) fn finish_leaving(&self, entry: &Entry) {
+        let mut leaving = lock(&entry.leaving);
+        self.leave_network(leaving.take().as_ref());
     }
 
     /// Gives the adapter back; its namespace goes with the last process in it.

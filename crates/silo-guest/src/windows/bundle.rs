@@ -298,6 +298,11 @@ fn process(config: &ProcessConfig, init: &[&str], drive_c: &[PathBuf]) -> Result
         return Err(GuestError::Invalid(format!("invalid working directory '{}'", config.working_dir)));
     }
     let mut all = env::merge(&config.env);
+    if !all.iter().any(|entry| entry.get(..3).is_some_and(|name| name.eq_ignore_ascii_case("TZ="))) {
+        // The container's clock shows UTC; runtimes with tables of their own (node) do not know the zone by the name
+        // that it has in the base's registry (`base/identity.rs`).
+        all.push("TZ=UTC".to_owned());
+    }
     if !all.iter().any(|entry| entry.starts_with("HOME=")) {
         // The supervisor would set it to a Linux path; init takes an empty one away.
         all.push("HOME=".to_owned());
