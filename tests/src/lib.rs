@@ -147,6 +147,11 @@ impl Daemon {
         self.dir.path().join(name)
     }
 
+    /// The name of its bridge.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     /// What the daemon has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()

@@ -18,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   demo      install what is missing, build, start a daemon of its own, run Linux and Windows containers
   test      install what is missing, build, run every test
   bench     measure silo and dockerd side by side (installs dockerd)
+  soak kills [ROUNDS [SEED]]   kill the daemon at random moments (50)
   install   install silo on this machine: executable, inside programs, systemd unit
   inside    build the programs that run inside containers
 ";
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run_demo(&root),
         Some("test") => test::run_all(&root),
         Some("bench") => bench::run_bench(&root),
+        Some("soak") => test::run_soak(&root, std::env::args().skip(2).collect()),
         Some("install") => install::run_install(&root),
         Some("inside") => packages::ensure(packages::BUILD).and_then(|()| inside(&root)).map(|_| ()),
         _ => {

@@ -22,3 +22,21 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
     crate::run(end_to_end.args(["test", "-p", "silo-tests", "--no-fail-fast", "--", "--test-threads=2"]))?;
     suites::docker_py(root, &silo)
 }
+
+/// Long campaigns: the tests of the same name with more rounds.
+pub(crate) fn run_soak(root: &Path, arguments: Vec<String>) -> Outcome {
+    let word = |i: usize, default: &str| arguments.get(i).cloned().unwrap_or_else(|| default.to_owned());
+    if word(0, "") != "kills" {
+        return Err(format!("soak {:?}: there is only `soak kills [ROUNDS [SEED]]`", word(0, "")));
+    }
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs()).to_string();
+    for i in [1, 2] {
+        word(i, "1").parse::<u64>().map_err(|_| format!("soak kills: {:?} is no number", word(i, "1")))?;
+    }
+    packages::ensure(packages::RUN)?;
+    let silo = build(root)?;
+    let mut command = Command::new("cargo");
+    command.current_dir(root).env("SILO_BIN", &silo);
+    command.env("SILO_SOAK_ROUNDS", word(1, "50")).env("SILO_SOAK_SEED", word(2, &seed));
+    crate::run(command.args(["test", "-p", "silo-tests", "--test", "kills", "--", "--nocapture"]))
+}

@@ -1,0 +1,165 @@
+//! The daemon is killed (SIGKILL) at random moments while containers are made, run, write, are entered and go: after
+//! that every container is accounted for, and nothing is left of those that are gone.
+//!
+//! `SILO_SOAK_ROUNDS` and `SILO_SOAK_SEED` make a campaign of it: `cargo xtask soak kills`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use silo_tests::Daemon;
+
+const IMAGE: &str = "localhost/busybox";
+/// Kills of the short version.
+const ROUNDS: u64 = 6;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// xorshift64*: the moments of a campaign can be had again by its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+/// Client commands that run over and over; most of those that a kill meets fail, and may.
+fn work(host: &str, stop: &AtomicBool, worker: u32, done: &AtomicU32) {
+    let writer = "i=0; while :; do i=$((i+1)); echo line $i; done | head -n 200000; sleep 1000";
+    let name = |kind: &str, n: u32| format!("{kind}{worker}-{n}");
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        n += 1;
+        let (writes, plain) = (name("w", n), name("p", n));
+        let commands: [&[&str]; 9] = [
+            &["run", "--rm", IMAGE, "true"],
+            &["run", "-d", "--name", &writes, IMAGE, "sh", "-c", writer],
+            &["exec", &writes, "echo", "in"],
+            &["create", "--name", &plain, "-v", "/data", IMAGE, "sleep", "1000"],
+            &["start", &plain],
+            &["pause", &plain],
+            &["unpause", &plain],
+            &["stop", "-t", "0", &writes],
+            &["rm", "-f", "-v", &plain],
+        ];
+        for command in commands {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut docker = Command::new("timeout");
+            docker.args(["-s", "KILL", "30", "docker"]).args(command).env("DOCKER_HOST", host);
+            let status = docker.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if status.is_ok_and(|s| s.success()) {
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn processes_of(dir: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(" shim ") && line.contains(dir) {
+            found.push(line);
+        }
+    }
+    found
+}
+
+/// Cgroups below every hierarchy, by name.
+fn cgroups() -> BTreeSet<String> {
+    let output =
+        Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-path", "*silo*"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Waits for something that nobody tells: the kernel and shims end things in their own time.
+fn await_empty<T: std::fmt::Debug>(what: &str, mut list: impl FnMut() -> Vec<T>) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left = list();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "{what} are left: {left:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn every_container_is_accounted_for() {
+    let (rounds, seed) = (number("SILO_SOAK_ROUNDS", ROUNDS), number("SILO_SOAK_SEED", 20_261_124));
+    println!("{rounds} kills, seed {seed}");
+    let mut random = Random(seed.max(1));
+    let mut d = Daemon::start();
+    let (stop, done, host) = (AtomicBool::new(false), AtomicU32::new(0), d.host());
+    std::thread::scope(|scope| {
+        for worker in 0..3 {
+            let (stop, done, host) = (&stop, &done, &host);
+            scope.spawn(move || work(host, stop, worker, done));
+        }
+        for _ in 0..rounds {
+            // The moment is what this is about.
+            std::thread::sleep(Duration::from_millis(150 + random.below(1200)));
+            d.stop(true);
+            d.again();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let done = done.load(Ordering::Relaxed);
+    println!("{done} commands succeeded");
+    assert!(u64::from(done) > rounds, "only {done} commands succeeded between {rounds} kills");
+
+    // Whatever is listed can be looked at, and its state is the truth.
+    for id in d.ok(&["ps", "-aq", "--no-trunc"]).lines() {
+        let state = d.ok(&["inspect", "-f", "{{.State.Status}} {{.State.Pid}}", id]);
+        let (status, pid) = state.split_once(' ').unwrap();
+        let alive = pid != "0" && Path::new("/proc").join(pid).exists();
+        assert_eq!(alive, matches!(status, "running" | "paused"), "{id}: {state}");
+        if status == "running" {
+            assert_eq!(d.ok(&["exec", id, "echo", "hi"]), "hi");
+            let log = d.docker(&["logs", id]).out;
+            let numbers = log.lines().filter_map(|l| l.strip_prefix("line ")?.parse::<u64>().ok());
+            assert!(numbers.enumerate().all(|(i, n)| n == i as u64 + 1), "the log of {id} has a gap");
+        }
+    }
+    let ids = d.ok(&["ps", "-aq", "--no-trunc"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    if !ids.is_empty() {
+        let mut remove = vec!["rm", "-f", "-v"];
+        remove.extend(&ids);
+        d.ok(&remove);
+    }
+    let root = d.path("root");
+    let dir = root.display().to_string();
+    await_empty("shims", || processes_of(&dir));
+    let containers = root.join("containers");
+    await_empty("directories", || {
+        std::fs::read_dir(&containers).unwrap().flatten().map(|e| e.path()).collect()
+    });
+    await_empty("mounts", || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.lines().filter(|l| l.contains(&dir)).map(str::to_owned).collect::<Vec<_>>()
+    });
+    let bridge = d.bridge().to_owned();
+    await_empty("adapters", || {
+        let output = Command::new("ip").args(["-o", "link", "show", "master", &bridge]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
+    });
+    let ours: BTreeSet<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+    await_empty("cgroups", || {
+        cgroups().into_iter().filter(|c| ours.iter().any(|id| c.contains(id.as_str()))).collect::<Vec<_>>()
+    });
+    assert_eq!(d.ok(&["volume", "ls", "-q", "-f", "dangling=false"]), "");
+    assert_eq!(d.ok(&["run", "--rm", IMAGE, "echo", "fine"]), "fine");
+}
