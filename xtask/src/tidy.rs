@@ -92,3 +92,159 @@ fn paths_named_in_the_architecture_page_exist() {
     }
     assert!(checked > 10, "only {checked} paths");
 }
+
+/// Routes of the Docker Engine API 1.50 (https://docs.docker.com/reference/api/engine/, swagger's paths) with what the router
+/// makes of them: `+` served, `-` a later issue's, and refused as unknown.
+const API: &str = "
++ GET /_ping
++ HEAD /_ping
++ GET /version
++ GET /info
++ GET /events
++ GET /system/df
++ POST /auth
+- POST /session
+- POST /build
+- POST /build/prune
++ POST /commit
++ GET /containers/json
++ POST /containers/create
++ POST /containers/prune
++ DELETE /containers/{id}
++ GET /containers/{id}/json
++ GET /containers/{id}/top
++ GET /containers/{id}/logs
++ GET /containers/{id}/changes
++ GET /containers/{id}/export
++ GET /containers/{id}/stats
++ POST /containers/{id}/resize
++ POST /containers/{id}/start
++ POST /containers/{id}/stop
++ POST /containers/{id}/restart
++ POST /containers/{id}/kill
++ POST /containers/{id}/update
++ POST /containers/{id}/rename
++ POST /containers/{id}/pause
++ POST /containers/{id}/unpause
++ POST /containers/{id}/attach
+- GET /containers/{id}/attach/ws
++ POST /containers/{id}/wait
++ GET /containers/{id}/archive
++ HEAD /containers/{id}/archive
++ PUT /containers/{id}/archive
++ POST /containers/{id}/exec
++ POST /exec/{id}/start
++ POST /exec/{id}/resize
++ GET /exec/{id}/json
+- GET /distribution/{name}/json
++ GET /images/json
++ POST /images/create
++ POST /images/load
++ GET /images/get
++ POST /images/prune
+- GET /images/search
++ GET /images/{*name}
++ POST /images/{*name}
++ DELETE /images/{*name}
++ GET /networks
++ GET /networks/{id}
++ DELETE /networks/{id}
++ POST /networks/create
++ POST /networks/{id}/connect
++ POST /networks/{id}/disconnect
++ POST /networks/prune
++ GET /volumes
++ POST /volumes/create
++ GET /volumes/{name}
++ DELETE /volumes/{name}
+- PUT /volumes/{name}
++ POST /volumes/prune
+- GET /plugins
+- GET /swarm
+- GET /nodes
+- GET /services
+- GET /tasks
+- GET /secrets
+- GET /configs
+";
+
+/// Served beyond the specification: the removal of a link, whose name has a slash.
+const BEYOND: &[&str] = &["DELETE /containers/{holder}/{alias}"];
+
+#[test]
+fn the_router_has_the_routes_of_the_specification() {
+    let text = std::fs::read_to_string(crate::root().join("crates/silo-api/src/router.rs")).unwrap();
+    // Each route is a path and calls named after methods.
+    let mut served = std::collections::BTreeSet::new();
+    for route in text.split(".route(").skip(1) {
+        let path = route.split('"').nth(1).unwrap();
+        let calls = route.split(".route(").next().unwrap();
+        for method in ["get", "post", "put", "delete", "head"] {
+            if [' ', '.'].iter().any(|before| calls.contains(&format!("{before}{method}("))) {
+                served.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    let line =
+        |sign: char| API.lines().filter_map(move |l| l.strip_prefix(sign)).map(|l| l.trim().to_owned());
+    let mut wanted: std::collections::BTreeSet<String> = line('+').collect();
+    wanted.extend(BEYOND.iter().map(|r| (*r).to_owned()));
+    assert_eq!(served, wanted);
+    for later in line('-') {
+        assert!(!served.contains(&later), "{later} is served now: give it a +");
+    }
+}
+
+/// The modules that a file names by `crate::` or `super::` paths, as files of the crate.
+fn uses(text: &str) -> Vec<Vec<String>> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let mut found = Vec::new();
+    for line in code
+        .lines()
+        .map(str::trim)
+        .filter(|l| l.starts_with("use crate::") || l.starts_with("pub use crate::"))
+    {
+        let path = line.split("crate::").nth(1).unwrap_or_default();
+        let words =
+            path.split("::").map(|w| w.trim_matches(|c: char| !c.is_alphanumeric() && c != '_').to_owned());
+        found.push(words.collect());
+    }
+    found
+}
+
+#[test]
+fn files_below_the_engine_name_each_other_without_circles() {
+    // In the lower crates; the engine's verbs are one `impl` in many files and know each other.
+    for name in ["silo-sys", "silo-runtime", "silo-layer", "silo-guest", "silo-network", "silo-image"] {
+        let src = crate::root().join("crates").join(name).join("src");
+        let mut edges: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+        for file in sources().into_iter().filter(|f| f.starts_with(&src)) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for words in uses(&text) {
+                let mut at = src.clone();
+                let mut target = None;
+                for word in &words {
+                    at = at.join(word);
+                    for candidate in [at.with_extension("rs"), at.join("mod.rs")] {
+                        if candidate.exists() {
+                            target = Some(candidate);
+                        }
+                    }
+                }
+                if let Some(target) = target.filter(|t| *t != file) {
+                    edges.entry(file.clone()).or_default().push(target);
+                }
+            }
+        }
+        for start in edges.keys() {
+            let mut open: Vec<&PathBuf> = edges[start].iter().collect();
+            let mut seen = std::collections::BTreeSet::new();
+            while let Some(file) = open.pop() {
+                assert_ne!(file, start, "{} is part of a circle of files", start.display());
+                if seen.insert(file) {
+                    open.extend(edges.get(file).into_iter().flatten());
+                }
+            }
+        }
+    }
+}
