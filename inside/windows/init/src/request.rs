@@ -43,7 +43,7 @@ impl Request {
         Ok(Request {
             command_line,
             environment: std::env::vars_os()
-                .filter(|(name, value)| !is_ours(name) && !(name == "HOME" && value.is_empty()))
+                .filter(|(name, value)| !(is_ours(name) || name == "HOME" && value.is_empty()))
                 .collect(),
             user: std::env::var_os("SILO_USER").unwrap_or_else(|| "ContainerAdministrator".into()),
             limits: [
