@@ -17,6 +17,7 @@ mod request;
 mod server;
 mod signals;
 mod status;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,7 @@ fn run(mode: Mode) -> Result<u32, String> {
     let request = Request::from_environment()?;
     // Before anything is started: a signal that comes early is not lost.
     let signals = Signals::block().map_err(|e| format!("blocking signals: {e}"))?;
+    terminal::make_raw();
     if mode == Mode::Init {
         server::start(&request.linux_environment(), signals.previous())?;
     }
