@@ -36,6 +36,9 @@ fn the_system_is_there_at_the_first_instruction() {
         "Nano Server",
     );
     check(&["sc", "query", "CExecSvc"], "RUNNING");
+    check(&["sc", "query"], "DISPLAY_NAME: Container Execution Agent");
+    check(&["sc", "qc", "CExecSvc"], "AUTO_START");
+    check(&["systeminfo"], "10.0.20348 N/A Build 20348");
     check(&["net", "start"], "Container Execution Agent");
     check(&["tasklist"], "tasklist.exe");
     check(&["ipconfig"], "IPv4 address");

@@ -19,6 +19,8 @@ const PROGRAMS: &[(&str, &str, &str, &str)] = &[
     ("windows/limits", "liblimits.so", "silo-limits.so", LINUX),
     ("windows/boot", "silo-boot.exe", "silo-boot.exe", WINDOWS),
     ("windows/cexecsvc", "CExecSvc.exe", "CExecSvc.exe", WINDOWS),
+    ("windows/tools", "sc.exe", "sc.exe", WINDOWS),
+    ("windows/tools", "systeminfo.exe", "systeminfo.exe", WINDOWS),
 ];
 
 /// Why a program could not be built.

@@ -18,6 +18,8 @@ const INSIDE: &[(&str, &str)] = &[
     ("silo-limits.so", "Host/usr/lib/silo/limits.so"),
     ("silo-boot.exe", "Files/Windows/System32/wineboot.exe"),
     ("CExecSvc.exe", "Files/Windows/System32/CExecSvc.exe"),
+    ("sc.exe", "Files/Windows/System32/sc.exe"),
+    ("systeminfo.exe", "Files/Windows/System32/systeminfo.exe"),
 ];
 const WINE: &str = "usr/lib/x86_64-linux-gnu/wine";
 /// Mount points and other directories of the Linux root.

@@ -81,7 +81,7 @@ pub struct BaseOptions {
     pub family: Family,
     /// Where the packages come from.
     pub packages: PackageSource,
-    /// Directory with the built programs of `inside/windows`: `silo-init`, `silo-boot.exe`, `CExecSvc.exe`.
+    /// Directory with the built programs of `inside/windows`: as `INSIDE` in `build.rs` lists them.
     pub inside: PathBuf,
     /// Directory for downloads and the tree; fetched packages stay in it, the tree is made anew.
     pub work: PathBuf,
