@@ -18,7 +18,7 @@ pub(crate) const BUILD: &[&str] = &[
 
 /// To run silo and its tests.
 pub(crate) const RUN: &[&str] =
-    &["nftables", "busybox-static", "procps", "binutils-mingw-w64-x86-64", "binutils"];
+    &["nftables", "iproute2", "busybox-static", "procps", "binutils-mingw-w64-x86-64", "binutils"];
 
 /// What the bench compares with.
 pub(crate) const BENCH: &[&str] = &["docker.io", "python3"];
@@ -33,9 +33,17 @@ fn installed(package: &str) -> bool {
 pub(crate) fn ensure(packages: &[&str]) -> Outcome {
     let has = |p: &str| p == "docker.io" && Path::new("/usr/sbin/dockerd").exists() || installed(p);
     let mut missing: Vec<&str> = packages.iter().copied().filter(|p| !has(p)).collect();
-    let docker = Command::new("docker").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if packages == RUN && docker.is_err() {
+    // What may be there by other ways than Debian's packages.
+    let runs = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if packages == RUN && !runs("docker", &["--version"]) {
         missing.push("docker.io");
+    }
+    if packages == RUN && !runs("python3", &["-c", "import ensurepip, venv"]) {
+        missing.extend(["python3", "python3-venv", "python3-pip"]);
     }
     if missing.is_empty() {
         return Ok(());
