@@ -101,6 +101,12 @@ fn files_go_in_and_out_of_running_and_stopped_containers() {
         d.ok(&["run", "--rm", "made:1", "sh", "-c", "cat /root/x; echo $Z; ls /etc/group 2>&1; true"]),
         "content9\nls: /etc/group: No such file or directory"
     );
+    // The tree as the image and the container made it, and nothing of /proc or what is bound.
+    d.ok(&["export", "-o", &at("tree.tar"), "aa"]);
+    let list = std::process::Command::new("tar").args(["-tf", &at("tree.tar")]).output().unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.lines().any(|l| l == "new/f") && list.lines().any(|l| l == "proc/"), "{list}");
+    assert!(!list.lines().any(|l| l.starts_with("proc/") && l != "proc/"), "{list}");
     d.fails(&["cp", "aa:/nosuch", &at("y")], "Could not find the file /nosuch in container");
 }
 

@@ -52,6 +52,7 @@ fn options_change_what_the_program_sees() {
     check(&[], "grep '^Seccomp:' /proc/self/status | cut -f2", "2");
     check(&["--security-opt", "seccomp=unconfined"], "grep '^Seccomp:' /proc/self/status | cut -f2", "0");
     check(&["--network", "none"], "ls /sys/class/net", "lo");
+    check(&["--ipc", "host"], "test -d /dev/shm && echo ok", "ok");
     check(&["--init"], "readlink /proc/1/exe", "/sbin/docker-init");
     check(&["--stop-signal", "INT", "--label", "a=b"], "echo ok", "ok");
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use silo_sys::beneath;
 
@@ -27,6 +27,8 @@ struct Packer<'a> {
     overlay: bool,
     /// Paths whose empty files were made to be mounted on.
     own: &'a [&'a str],
+    /// The mount to stay on; of others only the mount point is written.
+    mount: Option<u64>,
     /// Names of the files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -39,7 +41,8 @@ struct Packer<'a> {
 pub fn pack_upper(upper: &Path, id_offset: u32, own: &[&str], to: &mut dyn Write) -> Result<(), LayerError> {
     let node = fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| LayerError::io("opening", upper, e))?;
-    let mut packer = Packer { writer: Writer::new(to, id_offset), overlay: true, own, links: HashMap::new() };
+    let mut packer =
+        Packer { writer: Writer::new(to, id_offset), overlay: true, own, mount: None, links: HashMap::new() };
     packer.children(&node, b"", 0)?;
     packer.writer.finish().map_err(|e| LayerError::io("writing the archive of", upper, e))
 }
@@ -48,19 +51,22 @@ pub fn pack_upper(upper: &Path, id_offset: u32, own: &[&str], to: &mut dyn Write
 ///
 /// An empty prefix puts the contents of a directory at the top level. Links on the way are resolved inside `root`, the
 /// last name is not followed. The tree may change meanwhile: what vanishes is left out, a file that shrinks is
-/// padded. Sockets are left out.
+/// padded. Sockets are left out. `one_mount`: of what is mounted in the tree only the mount points are written, a file
+/// as an empty one.
 pub fn pack_tree(
     root: BorrowedFd<'_>,
     path: &Path,
     prefix: &str,
     id_offset: u32,
+    one_mount: bool,
     to: &mut dyn Write,
 ) -> Result<(), LayerError> {
     let failed = |e| LayerError::io("opening", path, e);
     let node = beneath::open_in_root(root, path, PIN, Mode::empty()).map_err(failed)?;
+    let mount = one_mount.then(|| mount_of(&node)).transpose().map_err(|e| failed(e.into()))?;
     let stat = fs::fstat(&node).map_err(|e| failed(e.into()))?;
     let mut packer =
-        Packer { writer: Writer::new(to, id_offset), overlay: false, own: &[], links: HashMap::new() };
+        Packer { writer: Writer::new(to, id_offset), overlay: false, own: &[], mount, links: HashMap::new() };
     let prefix = prefix.trim_matches('/').as_bytes();
     let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     match (prefix, is_dir) {
@@ -69,6 +75,12 @@ pub fn pack_tree(
         _ => packer.node(node, &stat, prefix, 0)?,
     }
     packer.writer.finish().map_err(|e| LayerError::io("writing the archive of", path, e))
+}
+
+/// The id of the mount that a node is on (statx(2), `STATX_MNT_ID`).
+fn mount_of(node: &OwnedFd) -> Result<u64, Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    fs::statx(node, "", flags, fs::StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id)
 }
 
 impl Packer<'_> {
@@ -127,6 +139,13 @@ impl Packer<'_> {
                 return self.writer.header(name, stat, None, Some(first), &[]).map_err(failed);
             }
             self.links.insert(key, name.to_vec());
+        }
+        if let Some(mount) = self.mount
+            && mount_of(&node).map_err(|e| failed(e.into()))? != mount
+        {
+            let mut empty = *stat;
+            empty.st_size = 0;
+            return self.writer.header(name, &empty, None, None, &[]).map_err(failed);
         }
         let xattrs = write::xattrs(&node).map_err(failed)?;
         let proc = format!("/proc/self/fd/{}", node.as_fd().as_raw_fd());

@@ -99,7 +99,7 @@ fn pack_tree_names_and_links() {
     let fd = File::open(root.path()).unwrap();
     let pack = |path: &str, prefix: &str| {
         let mut out = Vec::new();
-        pack_tree(fd.as_fd(), Path::new(path), prefix, 0, &mut out).map(|()| names(&out))
+        pack_tree(fd.as_fd(), Path::new(path), prefix, 0, true, &mut out).map(|()| names(&out))
     };
     assert_eq!(pack("/a", "x").unwrap(), ["x/", "x/b", "x/l"]);
     assert_eq!(pack("/s/b", "").unwrap(), ["b"]);

@@ -177,7 +177,7 @@ impl Engine {
                     &entry,
                     Box::new(move |root| {
                         let mut to = Pieces { to: sender, buffer: Vec::new() };
-                        silo_image::layer::pack_tree(root.as_fd(), &at, &prefix, offset, &mut to)
+                        silo_image::layer::pack_tree(root.as_fd(), &at, &prefix, offset, false, &mut to)
                             .map_err(|e| EngineError::internal(e.to_string()))?;
                         to.flush().map_err(internal("packing"))
                     }),
@@ -266,8 +266,15 @@ impl Engine {
                     &entry,
                     Box::new(move |dir| {
                         let mut to = Pieces { to: sender, buffer: Vec::new() };
-                        silo_image::layer::pack_tree(dir.as_fd(), Path::new(&root), "", offset, &mut to)
-                            .map_err(|e| EngineError::internal(e.to_string()))?;
+                        silo_image::layer::pack_tree(
+                            dir.as_fd(),
+                            Path::new(&root),
+                            "",
+                            offset,
+                            true,
+                            &mut to,
+                        )
+                        .map_err(|e| EngineError::internal(e.to_string()))?;
                         to.flush().map_err(internal("packing"))
                     }),
                 )

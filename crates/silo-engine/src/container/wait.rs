@@ -47,7 +47,9 @@ impl Engine {
                 if done || changed.changed().await.is_err() {
                     let (code, failed) = (entry.with(|r| r.state.exit_code), now.error);
                     let exit_code = if now.ended > before { now.exit_code } else { code };
-                    return WaitOutcome { exit_code, error: failed };
+                    // As dockerd: who waits for the removal hears of what went wrong with that only.
+                    let error = failed.filter(|_| condition != WaitCondition::Removed);
+                    return WaitOutcome { exit_code, error };
                 }
             }
         })

@@ -144,6 +144,8 @@ fn mounts(request: &BundleRequest<'_>) -> Result<Vec<Mount>, GuestError> {
         .filter(|m| !covered(m.destination()))
         .collect();
     if request.namespaces.host_ipc {
+        // Not every host has message queues mounted.
+        all.retain(|m| m.destination() != Path::new("/dev/mqueue") || m.destination().is_dir());
         for m in &mut all {
             if m.destination() == Path::new("/dev/shm") || m.destination() == Path::new("/dev/mqueue") {
                 let at = m.destination().clone();
