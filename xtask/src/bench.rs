@@ -41,6 +41,14 @@ const ABSOLUTE: &[(&str, &str, f64)] = &[
 struct Dockerd {
     dir: PathBuf,
     child: Child,
+    /// Firewall tables that were there before it.
+    tables: Vec<String>,
+}
+
+fn firewall_tables() -> Vec<String> {
+    let output = Command::new("nft").args(["list", "tables"]).output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 impl Dockerd {
@@ -50,6 +58,7 @@ impl Dockerd {
         std::fs::create_dir_all(&dir).map_err(at)?;
         let log = std::fs::File::create(dir.join("log")).map_err(at)?;
         let path = |name: &str| dir.join(name).display().to_string();
+        let tables = firewall_tables();
         let child = Command::new("dockerd")
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
             .args(["-H", &format!("unix://{}", path("docker.sock")), "--bip", "172.29.77.1/24"])
@@ -57,7 +66,7 @@ impl Dockerd {
             .stderr(log)
             .spawn()
             .map_err(|e| format!("starting dockerd: {e}"))?;
-        let mut dockerd = Self { dir, child };
+        let mut dockerd = Self { dir, child, tables };
         let end = Instant::now() + START_LIMIT;
         while std::os::unix::net::UnixStream::connect(dockerd.dir.join("docker.sock")).is_err() {
             if Instant::now() > end || dockerd.child.try_wait().is_ok_and(|s| s.is_some()) {
@@ -80,6 +89,9 @@ impl Drop for Dockerd {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
         let _ = Command::new("ip").args(["link", "delete", "docker0"]).stderr(Stdio::null()).status();
+        for table in firewall_tables().iter().filter(|t| !self.tables.contains(t)) {
+            let _ = Command::new("nft").arg("delete").args(table.split(' ')).stderr(Stdio::null()).status();
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
