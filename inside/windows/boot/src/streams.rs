@@ -15,13 +15,16 @@ const INHERIT: u32 = 1;
 const SIZE: usize = 64 * 1024;
 /// How long a look at pipes that somebody else still holds is apart from the next.
 const LOOK_MILLISECONDS: u32 = 10;
+/// Looks after which a thread that cannot get rid of its bytes is left.
+const LOOKS: u32 = 1000;
+const OPERATION_ABORTED: u32 = 995;
 
 /// One carrying thread's ends.
 struct Relay {
     from: Handle,
     to: Handle,
-    /// It waits for bytes.
-    idle: AtomicBool,
+    /// It shall end when there is nothing more.
+    ending: AtomicBool,
     thread: Handle,
 }
 
@@ -62,7 +65,7 @@ impl Streams {
                 if relay.is_null() {
                     continue;
                 }
-                relay.write(Relay { from, to, idle: AtomicBool::new(true), thread: null_mut() });
+                relay.write(Relay { from, to, ending: AtomicBool::new(false), thread: null_mut() });
                 streams.programs[i] = theirs;
                 streams.made[i] = true;
                 streams.relays[i] = relay;
@@ -105,20 +108,26 @@ impl Relayed {
     /// are not waited for.
     pub fn finish(&self) {
         for relay in self.0[1..].iter().filter(|relay| !relay.is_null()) {
-            let mut empty_before = false;
             // SAFETY: relays live as long as the process.
             let relay = unsafe { &**relay };
+            let mut asked = 0;
             // SAFETY: our handles; a number outlives the call.
             unsafe {
                 while WaitForSingleObject(relay.thread, LOOK_MILLISECONDS) != 0 {
                     let mut available = 0;
-                    PeekNamedPipe(relay.from, null_mut(), 0, null_mut(), &mut available, null_mut());
-                    let empty = available == 0 && relay.idle.load(Ordering::SeqCst);
-                    // Twice: between the end of a read and the note of it lies a moment.
-                    if empty && empty_before {
+                    let held = PeekNamedPipe(relay.from, null_mut(), 0, null_mut(), &mut available, null_mut());
+                    // Nobody holds it: the thread comes to the end by itself.
+                    if held == 0 || available > 0 {
+                        continue;
+                    }
+                    // It may wait for what others write, or have in hand what the program wrote: it is told to stop
+                    // waiting, and ends when it finds nothing more.
+                    relay.ending.store(true, Ordering::SeqCst);
+                    CancelSynchronousIo(relay.thread);
+                    asked += 1;
+                    if asked == LOOKS {
                         break;
                     }
-                    empty_before = empty;
                 }
             }
         }
@@ -133,11 +142,22 @@ unsafe extern "system" fn carry(relay: *mut Relay) -> u32 {
     }
     'all: loop {
         let mut count = 0;
-        relay.idle.store(true, Ordering::SeqCst);
-        if ReadFile(relay.from, buffer, SIZE as u32, &mut count, null()) == 0 || count == 0 {
+        if relay.ending.load(Ordering::SeqCst) {
+            let mut available = 0;
+            PeekNamedPipe(relay.from, null_mut(), 0, null_mut(), &mut available, null_mut());
+            if available == 0 {
+                break;
+            }
+        }
+        if ReadFile(relay.from, buffer, SIZE as u32, &mut count, null()) == 0 {
+            if GetLastError() == OPERATION_ABORTED {
+                continue;
+            }
             break;
         }
-        relay.idle.store(false, Ordering::SeqCst);
+        if count == 0 {
+            break;
+        }
         let mut done = 0;
         while done < count {
             let mut written = 0;

@@ -91,6 +91,7 @@ pub struct ProcessEntry {
 
 #[link(name = "kernel32")]
 extern "system" {
+    pub fn CancelSynchronousIo(thread: Handle) -> i32;
     pub fn CloseHandle(handle: Handle) -> i32;
     pub fn CreateFileW(name: *const u16, access: u32, share: u32, security: *const c_void, how: u32, flags: u32, template: Handle) -> Handle;
     pub fn CreatePipe(read: *mut Handle, write: *mut Handle, security: *const c_void, size: u32) -> i32;
