@@ -128,6 +128,8 @@ fn execs_stop_diff_and_commit() {
     let out = d.ok(&["exec", "-e", "B=2", "-w", "C:\\Windows", "aa", "cmd", "/c", "echo %A% %B%& cd"]);
     assert_eq!(out.replace('\r', ""), "1 2\nC:\\Windows");
     // An exec is one more program of the same system: no second boot.
+    // Who asks for a service waits until the services are there; they come after the first program.
+    d.ok(&["exec", "aa", "sc", "query", "CExecSvc"]);
     let tasks = d.ok(&["exec", "aa", "tasklist"]);
     let count = tasks.lines().filter(|l| l.starts_with("CExecSvc.exe")).count();
     assert_eq!(count, 1, "{tasks}");
