@@ -25,8 +25,6 @@ struct ExecConfig {
     attach_stdin: bool,
     attach_stderr: bool,
     attach_stdout: bool,
-    // docker-py's spelling; Go's decoder takes any.
-    #[serde(alias = "detachKeys")]
     detach_keys: String,
     env: Vec<String>,
     working_dir: String,

@@ -9,6 +9,7 @@ mod containers;
 mod error;
 mod exec;
 mod images;
+mod names;
 mod networks;
 mod params;
 mod router;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use silo_engine::Filters;
 
 use crate::error::{Answer, ApiError};
+use crate::names;
 
 /// Bytes that a JSON body may have.
 const MAX_JSON: usize = 8 << 20;
@@ -91,7 +92,7 @@ pub(crate) async fn json<T: DeserializeOwned + Default>(body: Body) -> Answer<T>
     if value.is_null() {
         return Ok(T::default());
     }
-    serde_json::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+    names::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 
 /// As [`json`], untyped.

@@ -106,7 +106,12 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
         .iter()
         .map(|i| images::summary(&engine, i, counts.get(i.id.as_str()).map_or(0, |c| *c as i64), true))
         .collect();
-    let containers: Vec<Value> = usage.containers.iter().map(|c| containers::list::row(&engine, c)).collect();
+    let links = engine.link_names();
+    let containers: Vec<Value> = usage
+        .containers
+        .iter()
+        .map(|c| containers::list::row(&engine, c, links.get(&c.record.id.0)))
+        .collect();
     let volumes: Vec<Value> = usage
         .volumes
         .iter()

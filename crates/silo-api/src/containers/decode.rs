@@ -12,6 +12,7 @@ use silo_engine::{
 };
 
 use crate::error::{Answer, ApiError};
+use crate::names;
 
 mod mounts;
 
@@ -233,7 +234,7 @@ pub(crate) fn typed<T: for<'a> Deserialize<'a> + Default>(value: Value) -> Answe
     if value.is_null() {
         return Ok(T::default());
     }
-    serde_json::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
+    names::from_value(value).map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))
 }
 
 fn positive(n: i64) -> u64 {
@@ -559,19 +560,14 @@ fn zero_face() -> Value {
     })
 }
 
-/// Names of fields in their own spelling: dockerd takes any case, and clients make use of it (`CPURealtimePeriod`).
+/// Names of `HostConfig`'s fields in their own spelling.
 fn spelled(host: &mut Value) {
     let (Some(given), zero) = (host.as_object_mut(), zero_face()) else { return };
     let Some(known) = zero.as_object() else { return };
-    let other: Vec<String> = given.keys().filter(|k| !known.contains_key(*k)).cloned().collect();
-    for name in other {
-        let right = known.keys().find(|k| k.eq_ignore_ascii_case(&name));
-        if let Some(value) = right.and_then(|_| given.remove(&name))
-            && let Some(right) = right
-        {
-            given.insert(right.clone(), value);
-        }
-    }
+    *given = std::mem::take(given)
+        .into_iter()
+        .map(|(name, value)| (names::spelled(known.keys().map(String::as_str), &name).to_owned(), value))
+        .collect();
 }
 
 /// `HostConfig` as inspect shows it: dockerd's zero values with what was given over them.

@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use silo_engine::{CommitOptions, Engine, PathStat};
 
-use super::decode::ConfigBody;
+use super::decode::{self, ConfigBody};
 use crate::error::{Answer, ApiError};
 use crate::params::{self, Params};
 use crate::stream;
@@ -89,8 +89,7 @@ pub(crate) async fn commit(State(engine): State<Engine>, query: Params, body: Bo
     let config = params::json_value(body).await?;
     let config = match config {
         Value::Object(map) if !map.is_empty() => {
-            let body: ConfigBody = serde_json::from_value(Value::Object(map))
-                .map_err(|e| ApiError::bad(format!("invalid JSON: {e}")))?;
+            let body: ConfigBody = decode::typed(Value::Object(map))?;
             Some(body.into_config()).filter(|c| *c != Default::default())
         }
         _ => None,

@@ -57,8 +57,8 @@ fn command(record: &ContainerRecord) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// One row.
-pub(crate) fn row(engine: &Engine, summary: &ContainerSummary) -> Value {
+/// One row; `links` are the names that the container has by others' links.
+pub(crate) fn row(engine: &Engine, summary: &ContainerSummary, links: Option<&Vec<String>>) -> Value {
     let record = &summary.record;
     // dockerd shows the ID once the name has gone to another image.
     let image = match engine.images().get(&record.spec.image) {
@@ -83,7 +83,7 @@ pub(crate) fn row(engine: &Engine, summary: &ContainerSummary) -> Value {
         }
     }
     let mut names = vec![format!("/{}", record.name)];
-    names.extend(engine.link_names(&record.id).into_iter().map(|n| format!("/{n}")));
+    names.extend(links.into_iter().flatten().map(|n| format!("/{n}")));
     let mut out = json!({
         "Id": record.id, "Names": names, "Image": image, "ImageID": record.image_id,
         "Command": command(record), "Created": record.created.as_second(), "Ports": ports,
@@ -103,6 +103,7 @@ pub(crate) fn row(engine: &Engine, summary: &ContainerSummary) -> Value {
 pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer {
     let limit = query.number::<i64>("limit")?.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
     let list = engine.list(query.flag("all"), limit, query.flag("size"), &query.filters()?).await?;
-    let rows: Vec<Value> = list.iter().map(|c| row(&engine, c)).collect();
+    let links = engine.link_names();
+    let rows: Vec<Value> = list.iter().map(|c| row(&engine, c, links.get(&c.record.id.0))).collect();
     Ok(axum::Json(rows).into_response())
 }

@@ -38,11 +38,15 @@ impl Engine {
             }
             _ => {}
         }
-        // A container that ends meanwhile needs no pause.
         let frozen = options.pause
             && record.state.status == Status::Running
             && match entry.running() {
-                Ok(sandbox) => sandbox.freeze(true).await.is_ok(),
+                Ok(sandbox) => match sandbox.freeze(true).await {
+                    Ok(()) => true,
+                    // A container that ends meanwhile needs no pause.
+                    Err(_) if sandbox.state().await.map_or(true, |s| s.exit.is_some()) => false,
+                    Err(e) => return Err(super::lifecycle::sandbox_error(e)),
+                },
                 Err(_) => false,
             };
         let engine = self.clone();

@@ -1,8 +1,10 @@
 //! Links (`--link`): another container of the default bridge, known by an alias in `hosts` and the environment.
 
+use std::collections::HashMap;
+
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::record::{ContainerId, ContainerRecord};
+use crate::record::ContainerRecord;
 use crate::spec::{Config, ContainerSpec, NetworkMode};
 
 /// A link as a start finds it.
@@ -55,16 +57,17 @@ impl Engine {
         Ok(list)
     }
 
-    /// Names that a container has by others' links to it: `holder/alias`.
-    pub fn link_names(&self, id: &ContainerId) -> Vec<String> {
-        let mut names = Vec::new();
+    /// Names that containers have by others' links to them: container ID → `holder/alias`, sorted.
+    pub fn link_names(&self) -> HashMap<String, Vec<String>> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
         for entry in self.entries() {
             entry.with(|r| {
-                let to = r.spec.links.iter().filter(|l| l.target == id.0);
-                names.extend(to.map(|l| format!("{}/{}", r.name, l.alias)));
+                for link in &r.spec.links {
+                    names.entry(link.target.clone()).or_default().push(format!("{}/{}", r.name, link.alias));
+                }
             });
         }
-        names.sort();
+        names.values_mut().for_each(|list| list.sort());
         names
     }
 

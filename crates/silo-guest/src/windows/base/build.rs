@@ -10,7 +10,7 @@ use super::packages::{self, PackageError};
 use super::registry::RegistryText;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
-use super::{BaseOptions, Family, identity, prune, setup};
+use super::{BaseOptions, Family, identity, prune, setup, stack};
 
 /// Programs of `inside/windows`: name in the inside directory, place in the tree.
 const INSIDE: &[(&str, &str)] = &[
@@ -153,6 +153,17 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         fs::create_dir(&directory).map_err(at("creating", &directory))?;
     }
     place_images(&host, &files, &images, with_32_bit)?;
+    for home in ["System32", "SysWOW64"].iter().take(1 + usize::from(with_32_bit)) {
+        let ntdll = files.join("Windows").join(home).join("ntdll.dll");
+        let mut bytes = fs::read(&ntdll).map_err(at("reading", &ntdll))?;
+        if stack::clear_less(&mut bytes) {
+            fs::write(&ntdll, bytes).map_err(at("writing", &ntdll))?;
+        } else {
+            progress(&format!(
+                "{home}\\ntdll.dll clears stacks in another way: a thread will take 1 MB more"
+            ));
+        }
+    }
     share_tables(&host, &files)?;
     if family == Family::NanoServer {
         keep_console_files(&files, &images)?;

@@ -15,6 +15,7 @@ mod pe;
 mod prune;
 mod registry;
 mod setup;
+mod stack;
 mod tools;
 mod unpack;
 
