@@ -153,7 +153,10 @@ fn pss_of_tree(root: u32) -> f64 {
 
 struct Windows {
     run_ms: f64,
+    /// By `docker exec`.
     exec_ms: f64,
+    /// Started by a program that runs.
+    further_ms: f64,
     idle_mib: f64,
 }
 
@@ -169,6 +172,12 @@ fn windows(daemon: &Daemon, silo: &Path) -> Outcome<Windows> {
     let run_ms = median_ms(|| quiet(&["run", "--rm", IMAGE, "cmd", "/c", "ver"]))?;
     quiet(&["run", "-d", "-i", "--name", "idle", IMAGE, "cmd"])?;
     let exec_ms = median_ms(|| quiet(&["exec", "idle", "cmd", "/c", "ver"]))?;
+    // Twenty more in one exec: what they add is theirs.
+    let programs = |n: &str| {
+        let line = format!("for /L %i in (1,1,{n}) do @cmd /c ver >nul");
+        median_ms(|| quiet(&["exec", "idle", "cmd", "/c", &line]))
+    };
+    let further_ms = (programs("21")? - programs("1")?) / 20.0;
     let output = daemon
         .docker(&["inspect", "-f", "{{.State.Pid}}", "idle"])
         .output()
@@ -178,7 +187,7 @@ fn windows(daemon: &Daemon, silo: &Path) -> Outcome<Windows> {
     let shim = status.lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse().ok());
     let idle_mib = pss_of_tree(shim.ok_or("the container's shim is not to be found")?);
     quiet(&["rm", "-f", "idle"])?;
-    Ok(Windows { run_ms, exec_ms, idle_mib })
+    Ok(Windows { run_ms, exec_ms, further_ms, idle_mib })
 }
 
 fn line(title: &str, silo: f64, dockerd: Option<f64>, share: f64, bound: String, reached: bool) {
@@ -223,7 +232,8 @@ pub(crate) fn run_bench(root: &Path) -> Outcome {
     let title = "Windows: run --rm cmd /c ver, ms (dockerd: Linux true)";
     line(title, windows.run_ms, Some(linux), share, "≤ 0.80 ×".to_owned(), share <= 0.8);
     let own = [
-        ("Windows: a further process (docker exec cmd /c ver), ms", windows.exec_ms, 100.0),
+        ("Windows: a further process (cmd /c ver), ms", windows.further_ms, 100.0),
+        ("Windows: a further process by docker exec, ms", windows.exec_ms, 100.0),
         ("Windows: idle container all in, MiB PSS", windows.idle_mib, 40.0),
     ];
     for (title, value, bound) in own {

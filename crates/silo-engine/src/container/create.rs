@@ -10,7 +10,7 @@ use crate::db::Table;
 use crate::engine::{Engine, blocking, random_id};
 use crate::error::{EngineError, Kind, Result};
 use crate::record::{ContainerId, ContainerRecord, MountPoint, State};
-use crate::spec::{Config, ContainerSpec, MountSource, MountSpec};
+use crate::spec::{Config, ContainerSpec, MountSource, MountSpec, NetworkMode};
 use crate::{image, placement, signal};
 
 /// Host ids of a container's own range.
@@ -56,7 +56,7 @@ impl Engine {
         self.resolve_links(&mut spec)?;
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {
-            id.short().clone_into(&mut spec.config.hostname);
+            spec.config.hostname = self.default_hostname(&id, &spec.network);
         }
         let isolation = spec.isolation.unwrap_or(self.inner.config.isolation);
         let dir = self.dir(&id);
@@ -236,6 +236,18 @@ impl Engine {
             self.enter(&record)?;
         }
         Ok(())
+    }
+
+    /// The host name of a container that is given none: that of the network it is in, or its own short ID.
+    fn default_hostname(&self, id: &ContainerId, network: &NetworkMode) -> String {
+        match network {
+            NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            NetworkMode::Container(other) => match self.find(other) {
+                Ok(other) => other.with(|r| r.spec.config.hostname.clone()),
+                Err(_) => id.short().to_owned(),
+            },
+            _ => id.short().to_owned(),
+        }
     }
 }
 
