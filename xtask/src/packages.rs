@@ -17,8 +17,17 @@ pub(crate) const BUILD: &[&str] = &[
 ];
 
 /// To run silo and its tests.
-pub(crate) const RUN: &[&str] =
-    &["nftables", "iproute2", "busybox-static", "procps", "binutils-mingw-w64-x86-64", "binutils"];
+pub(crate) const RUN: &[&str] = &[
+    "nftables",
+    "iproute2",
+    "busybox-static",
+    "procps",
+    "binutils-mingw-w64-x86-64",
+    "binutils",
+    "mono-mcs",
+    "zstd",
+    "bsdutils",
+];
 
 /// What the bench compares with.
 pub(crate) const BENCH: &[&str] = &["docker.io", "python3"];

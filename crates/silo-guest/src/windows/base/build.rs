@@ -153,16 +153,12 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         fs::create_dir(&directory).map_err(at("creating", &directory))?;
     }
     place_images(&host, &files, &images, with_32_bit)?;
-    for home in ["System32", "SysWOW64"].iter().take(1 + usize::from(with_32_bit)) {
-        let ntdll = files.join("Windows").join(home).join("ntdll.dll");
-        let mut bytes = fs::read(&ntdll).map_err(at("reading", &ntdll))?;
-        if stack::clear_less(&mut bytes) {
-            fs::write(&ntdll, bytes).map_err(at("writing", &ntdll))?;
-        } else {
-            progress(&format!(
-                "{home}\\ntdll.dll clears stacks in another way: a thread will take 1 MB more"
-            ));
-        }
+    let ntdll = files.join("Windows/System32/ntdll.dll");
+    let mut bytes = fs::read(&ntdll).map_err(at("reading", &ntdll))?;
+    if stack::clear_less(&mut bytes) {
+        fs::write(&ntdll, bytes).map_err(at("writing", &ntdll))?;
+    } else {
+        progress("ntdll.dll clears stacks in another way than Wine 10's: each thread takes 1 MB more");
     }
     share_tables(&host, &files)?;
     if family == Family::NanoServer {

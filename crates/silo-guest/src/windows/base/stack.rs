@@ -1,7 +1,7 @@
 //! The one change to Wine's programs: how much of each thread's stack `ntdll` clears before the thread's first
 //! instruction.
 //!
-//! Wine 10 (`dlls/ntdll/signal_x86_64.c`, `signal_i386.c`, at the start of a thread) writes zeros over 960 KiB, because
+//! Wine 10 (`dlls/ntdll/signal_x86_64.c`, at the start of a thread) writes zeros over 960 KiB, because
 //! some old programs read what the loader has left on the stack. The stack is fresh memory otherwise, so those zeros cost
 //! 241 pages in each thread: 21 of the 47 MiB of an idle container. The loader's own traces lie in the top 64 KiB.
 
