@@ -1,0 +1,82 @@
+//! Bins and cells ("Hive bin", "Cell"): from an offset to the bytes of a record, each cell once.
+
+use bytes::Bytes;
+
+use super::base_block::LENGTH;
+use crate::error::HiveError;
+
+/// Stands for "none".
+pub(super) const NIL: u32 = u32::MAX;
+const BIN_HEADER: usize = 32;
+
+/// All bins of a hive.
+pub(super) struct Cells {
+    bins: Bytes,
+    /// A bit for each eight bytes: a cell that begins there has been read.
+    taken: Vec<u64>,
+}
+
+impl Cells {
+    pub(super) fn new(file: Bytes, bins_size: usize) -> Result<Self, HiveError> {
+        if file.len() - LENGTH < bins_size {
+            return Err(HiveError::NotAHive("it ends before its last bin"));
+        }
+        let bins = file.slice(LENGTH..LENGTH + bins_size);
+        let mut at = 0;
+        while at < bins.len() {
+            let broken =
+                |problem| HiveError::Broken { record: "hbin", offset: (LENGTH + at) as u64, problem };
+            if &bins[at..at + 4] != b"hbin" {
+                return Err(broken("the signature is missing"));
+            }
+            let size = u32_at(&bins, at + 8).unwrap_or(0) as usize;
+            if size == 0 || !size.is_multiple_of(4096) || size > bins.len() - at {
+                return Err(broken("the size is no multiple of 4096 that fits"));
+            }
+            at += size;
+        }
+        let taken = vec![0; bins.len().div_ceil(8 * 64)];
+        Ok(Self { bins, taken })
+    }
+
+    /// The content of a cell that belongs to one record only.
+    pub(super) fn take(&mut self, record: &'static str, offset: u32) -> Result<Bytes, HiveError> {
+        let content = self.look(record, offset)?;
+        let (word, bit) = (offset as usize / 512, offset / 8 % 64);
+        if self.taken[word] >> bit & 1 == 1 {
+            return Err(broken(record, offset, "the cell is another record's"));
+        }
+        self.taken[word] |= 1 << bit;
+        Ok(content)
+    }
+
+    /// The content of a cell that may be shared.
+    pub(super) fn look(&self, record: &'static str, offset: u32) -> Result<Bytes, HiveError> {
+        let at = offset as usize;
+        if !at.is_multiple_of(8) || at < BIN_HEADER || at + 4 > self.bins.len() {
+            return Err(broken(record, offset, "there can be no cell"));
+        }
+        let size = u32_at(&self.bins, at).unwrap_or(0).cast_signed();
+        if size >= 0 {
+            return Err(broken(record, offset, "the cell is free"));
+        }
+        let size = size.unsigned_abs() as usize;
+        if size < 8 || size > self.bins.len() - at {
+            return Err(broken(record, offset, "the cell's size does not fit"));
+        }
+        Ok(self.bins.slice(at + 4..at + size))
+    }
+}
+
+/// An error at a cell.
+pub(super) fn broken(record: &'static str, offset: u32, problem: &'static str) -> HiveError {
+    HiveError::Broken { record, offset: LENGTH as u64 + u64::from(offset), problem }
+}
+
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
