@@ -12,7 +12,7 @@ use crate::error::HiveError;
 use crate::tree::Hive;
 
 use base_block::BaseBlock;
-pub(crate) use base_block::checksum;
+pub(crate) use base_block::{LENGTH, checksum};
 use cells::Cells;
 use keys::Keys;
 

@@ -8,12 +8,12 @@ mod cells;
 mod keys;
 
 use crate::error::HiveError;
-use crate::read::checksum;
+use crate::read::{LENGTH, checksum};
 use crate::tree::Hive;
 
 use cells::Cells;
 
-const BASE_BLOCK: usize = 4096;
+const BASE_BLOCK: usize = LENGTH;
 /// Plain hives; what Windows XP and later write.
 const PLAIN: u32 = 5;
 /// Delta hives (measured on Windows' own).
