@@ -27,11 +27,13 @@ pub enum HiveError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A second key or value of a name.
-    #[error("{name:?} is there already")]
-    Exists {
-        /// The name.
-        name: String,
+    /// Registry text that cannot be understood.
+    #[error("line {line}: {problem}")]
+    Text {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        problem: &'static str,
     },
     /// A tree does not fit the format.
     #[error("the tree cannot be written as a hive: {0}")]

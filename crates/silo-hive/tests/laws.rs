@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use silo_hive::{Hive, Key, Value, diff, merge};
+use silo_hive::{Hive, Key, Value, diff, from_reg, merge, to_reg};
 
 /// Few names, so that trees meet in them; in both cases and from all planes.
 fn name() -> impl Strategy<Value = String> {
@@ -61,6 +61,17 @@ fn hive() -> impl Strategy<Value = Hive> {
     })
 }
 
+/// The key with all times zero.
+fn timeless(mut key: Key) -> Key {
+    key.written = 0;
+    let names: Vec<String> = key.subkeys().iter().map(|k| k.name.to_string()).collect();
+    for name in names {
+        let subkey = key.remove_subkey(&name).unwrap();
+        key.insert_subkey(timeless(subkey)).unwrap();
+    }
+    key
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -83,6 +94,21 @@ proptest! {
         let delta = diff(&hive, &hive);
         prop_assert!(delta.root.subkeys().is_empty() && delta.root.values().is_empty());
         prop_assert_eq!(merge(hive.clone(), delta), hive);
+    }
+
+    #[test]
+    fn text_says_the_same(old in hive(), new in hive()) {
+        const PREFIX: &str = "HKEY_LOCAL_MACHINE\\Some";
+        // A key that became older stands for the lower one, for which text has no words.
+        let [old, new] = [old, new].map(|hive| Hive { root: timeless(hive.root), ..hive });
+        let delta = diff(&old, &new);
+        let text = to_reg(&delta, PREFIX).unwrap();
+        let read = from_reg(text.as_bytes(), &PREFIX.to_lowercase()).unwrap();
+        // Keys and values are all that text has.
+        let plain = |hive: &Hive| to_reg(hive, PREFIX).unwrap().to_uppercase();
+        prop_assert_eq!(plain(&merge(old, read)), plain(&new));
+        let utf16: Vec<u8> = "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        prop_assert!(from_reg(&utf16, PREFIX).is_ok());
     }
 
     #[test]

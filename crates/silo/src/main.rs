@@ -43,6 +43,9 @@ enum Command {
     /// Build and manage Windows base images
     #[command(subcommand)]
     Base(cli::base::BaseCommand),
+    /// Look into registry hive files, compare and merge them
+    #[command(subcommand)]
+    Hive(cli::hive::HiveCommand),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Version(output) => client().and_then(|c| cli::version(&c, &output)),
         Command::Info(output) => client().and_then(|c| cli::info(&c, &output)),
         Command::Ps { all, output } => client().and_then(|c| cli::ps(&c, all, &output)),
+        Command::Hive(command) => cli::hive::main(command),
         Command::Base(command) => client().and_then(|c| cli::base::main(&c, command)),
     })
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod base;
 pub(crate) mod client;
+pub(crate) mod hive;
 
 use clap::Args;
 use serde_json::Value;
