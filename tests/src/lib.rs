@@ -40,7 +40,8 @@ impl From<Output> for Said {
     }
 }
 
-fn silo() -> PathBuf {
+/// The executable under test.
+pub fn silo() -> PathBuf {
     match std::env::var_os("SILO_BIN") {
         Some(path) => path.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/silo"),

@@ -96,9 +96,14 @@ impl Drop for Dockerd {
     }
 }
 
+/// How long one engine may take, in seconds.
+const LIMIT: &str = "420";
+
 fn peer_bench(script: &Path, host: &str, scratch: &Path) -> Outcome<Value> {
     println!("measuring {host}");
-    let output = Command::new("bash")
+    // An engine may hang; what was measured before is printed already.
+    let output = Command::new("timeout")
+        .args(["-k", "5", LIMIT, "bash"])
         .arg(script)
         .env("DOCKER_HOST", host)
         .env("SECTIONS", SECTIONS)
@@ -106,8 +111,12 @@ fn peer_bench(script: &Path, host: &str, scratch: &Path) -> Outcome<Value> {
         .stderr(Stdio::inherit())
         .output()
         .map_err(|e| format!("{}: {e}", script.display()))?;
+    if output.status.code() == Some(124) {
+        return Err(format!("{host} was not measured to the end in {LIMIT} s"));
+    }
     let value: Value =
         serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: {e}", script.display()))?;
+    println!("{value}");
     if let Some(errors) = value["errors"].as_object().filter(|e| !e.is_empty()) {
         println!("errors of {host}: {errors:?}");
     }
@@ -187,6 +196,7 @@ fn windows(daemon: &Daemon, silo: &Path) -> Outcome<Windows> {
     let shim = status.lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse().ok());
     let idle_mib = pss_of_tree(shim.ok_or("the container's shim is not to be found")?);
     quiet(&["rm", "-f", "idle"])?;
+    println!("run {run_ms:.0} ms, exec {exec_ms:.0} ms, further {further_ms:.0} ms, idle {idle_mib:.1} MiB");
     Ok(Windows { run_ms, exec_ms, further_ms, idle_mib })
 }
 

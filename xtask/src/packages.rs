@@ -25,6 +25,7 @@ pub(crate) const RUN: &[&str] = &[
     "binutils-mingw-w64-x86-64",
     "binutils",
     "mono-mcs",
+    "libhivex-bin",
     "zstd",
     "bsdutils",
 ];

@@ -57,8 +57,8 @@ pub(crate) enum HiveCommand {
     },
     /// Lay delta hives, or registry text, over a hive
     Merge {
-        /// The base, then what lies over it (.reg files too)
-        #[arg(required = true, num_args = 2..)]
+        /// The base, then what lies over it; .reg files too, one as the base stands for a hive of what it sets
+        #[arg(required = true, num_args = 1..)]
         files: Vec<PathBuf>,
         /// Where the merged hive goes
         #[arg(long, short)]
@@ -236,18 +236,19 @@ pub(crate) fn main(command: HiveCommand) -> Result<(), String> {
             }
         }
         HiveCommand::Merge { files, output } => {
-            let mut merged = read(&files[0])?;
-            for over in &files[1..] {
-                let is_text = over.extension().is_some_and(|e| e.eq_ignore_ascii_case("reg"));
-                let delta = match is_text {
-                    true => silo_hive::from_reg(&bytes(over)?, "HKEY_LOCAL_MACHINE")
-                        .map_err(|e| format!("{}: {e}", over.display()))?,
-                    false => read(over)?,
+            let mut merged = Hive::default();
+            for (i, path) in files.iter().enumerate() {
+                let is_text = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("reg"));
+                let over = match is_text {
+                    true => silo_hive::from_reg(&bytes(path)?, "HKEY_LOCAL_MACHINE")
+                        .map_err(|e| format!("{}: {e}", path.display()))?,
+                    false => read(path)?,
                 };
-                if !delta.layered {
-                    return Err(format!("{} is no delta hive", over.display()));
-                }
-                merged = silo_hive::merge(merged, delta);
+                merged = match (i, over.layered) {
+                    (0, false) => over,
+                    (_, true) => silo_hive::merge(merged, over),
+                    (_, false) => return Err(format!("{} is no delta hive", path.display())),
+                };
             }
             write(&output, &merged.to_bytes().map_err(|e| format!("writing {}: {e}", output.display()))?)
         }
