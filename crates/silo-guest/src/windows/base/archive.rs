@@ -119,7 +119,7 @@ impl BuiltBase {
             "config": {
                 "User": "ContainerAdministrator",
                 "Cmd": ["c:\\windows\\system32\\cmd.exe"],
-                "Labels": {"dev.silo.base": self.family.as_str(), "dev.silo.wine": self.wine},
+                "Labels": {"dev.silo.base": self.family.as_str(), "dev.silo.wine": self.wine, "dev.silo.wine.patched": self.patched.to_string()},
             },
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             "history": [{

@@ -10,7 +10,7 @@ use super::packages::{self, PackageError};
 use super::registry::RegistryText;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
-use super::{BaseOptions, Family, identity, prune, setup, stack};
+use super::{BaseOptions, Family, identity, prune, setup, stack, wine};
 
 /// Programs of `inside/windows`: name in the inside directory, place in the tree.
 const INSIDE: &[(&str, &str)] = &[
@@ -62,6 +62,8 @@ pub struct BuiltBase {
     pub tree: PathBuf,
     /// Wine's package version, such as `10.0~repack-6`.
     pub wine: String,
+    /// Wine's server and ntdll are this house's, compiled from that version's source.
+    pub patched: bool,
     /// The base's date, seconds since 1970: that of the Wine packages.
     pub date: u64,
 }
@@ -72,6 +74,9 @@ pub enum BaseError {
     /// Packages.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// Compiling Wine's Linux side.
+    #[error(transparent)]
+    Wine(#[from] wine::WineError),
     /// The packages are not complete.
     #[error(transparent)]
     Missing(#[from] prune::MissingFile),
@@ -106,15 +111,26 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
     fs::create_dir_all(&options.work).map_err(at("creating", &options.work))?;
     progress("obtaining packages");
     let packages = packages::obtain(&options.packages, with_32_bit, &options.work)?;
-    let wine = packages::version(&packages, "libwine").ok_or(BaseError::NoWine("libwine"))?;
+    let version = packages::version(&packages, "libwine").ok_or(BaseError::NoWine("libwine"))?;
 
-    progress(&format!("unpacking Wine {wine}"));
+    progress(&format!("unpacking Wine {version}"));
     let work = options.work.join(family.as_str());
     remove_tree(&work)?;
-    let unpacked = unpack(&packages, &work.join("packages"))?;
+    let mut unpacked = unpack(&packages, &work.join("packages"))?;
     if unpacked.date == 0 {
         return Err(BaseError::NoWine("usr/lib/wine/wine64"));
     }
+    let sources = packages::sources(&options.packages, &version, &options.work)?;
+    if let Some(sources) = &sources {
+        progress("compiling Wine's server and ntdll");
+        let built = wine::build(sources, &options.work)?;
+        unpacked.replace(&built).map_err(at("taking", &built.server))?;
+    } else {
+        progress(
+            "no source beside the packages: Wine's server is the packaged one (no registry flush, no file locks with status)",
+        );
+    }
+    let patched = sources.is_some();
 
     progress("selecting files");
     let images = match family {
@@ -178,7 +194,7 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
     for scratch in ["packages", "prefix"] {
         remove_tree(&work.join(scratch))?;
     }
-    Ok(BuiltBase { family, tree, wine, date: unpacked.date })
+    Ok(BuiltBase { family, tree, wine: version, patched, date: unpacked.date })
 }
 
 /// Wine's own images into its own directory, others into `C:`.

@@ -19,6 +19,26 @@ const WINE_32: &[&str] = &["libwine:i386"];
 /// Libraries that the kept part of Wine's Linux side loads; `apt-get` adds what these depend on.
 const LIBRARIES: &[&str] =
     &["libc6", "libgcc-s1", "libunwind8", "libgnutls30t64", "libfreetype6", "libfontconfig1"];
+/// What compiles Wine's Linux side; `apt-get` adds what these depend on.
+const COMPILER: &[&str] = &[
+    "autoconf",
+    "bison",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "flex",
+    "gawk",
+    "gcc",
+    "grep",
+    "libc6-dev",
+    "make",
+    "patch",
+    "perl",
+    "sed",
+    "tar",
+    "xz-utils",
+];
 
 /// Where packages come from.
 #[derive(Debug, Clone)]
@@ -41,6 +61,12 @@ pub enum PackageError {
     /// The directory given holds no packages.
     #[error("{0}: no .deb files in this directory")]
     Empty(PathBuf),
+    /// A directory for Wine's source that does not hold it.
+    #[error(
+        "{0}: this directory must hold Wine's source package (its .dsc and two .tar.xz files) and the .deb files of a \
+         compiler"
+    )]
+    NoSource(PathBuf),
     /// A tool failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -108,6 +134,79 @@ pub(super) fn each_entry(
     .map_err(io(doing()))
 }
 
+/// Wine's source package, and the packages of a system that can compile it.
+pub(super) struct Sources {
+    /// `wine_<version>.dsc` and the archives that it names.
+    pub(super) source: Vec<PathBuf>,
+    /// `.deb` files, complete.
+    pub(super) compiler: Vec<PathBuf>,
+}
+
+/// The source of Wine `version` and a compiler; `None` if a directory of packages has no `source` directory. Called after
+/// [`obtain`], with the same `work`.
+pub(super) fn sources(
+    source: &PackageSource,
+    version: &str,
+    work: &Path,
+) -> Result<Option<Sources>, PackageError> {
+    let directory = match source {
+        PackageSource::Directory(directory) => directory.join("source"),
+        PackageSource::HostsMirror => fetch_sources(version, work)?,
+    };
+    if !directory.is_dir() {
+        return Ok(None);
+    }
+    let mut found = Sources { source: Vec::new(), compiler: Vec::new() };
+    for entry in fs::read_dir(&directory).map_err(io(format!("reading {}", directory.display())))? {
+        let path = entry.map_err(io(format!("reading {}", directory.display())))?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("deb") => found.compiler.push(path),
+            Some("dsc" | "xz") => found.source.push(path),
+            _ => {}
+        }
+    }
+    found.source.sort();
+    found.compiler.sort();
+    if found.compiler.is_empty() || found.source.len() != 3 {
+        return Err(PackageError::NoSource(directory));
+    }
+    Ok(Some(found))
+}
+
+fn fetch_sources(version: &str, work: &Path) -> Result<PathBuf, PackageError> {
+    let apt = work.join("apt");
+    let directory = apt.join("source");
+    let cache = apt.join("compiler");
+    for directory in [&directory, &cache.join("archives/partial")] {
+        fs::create_dir_all(directory).map_err(io(format!("creating {}", directory.display())))?;
+    }
+    let configuration = apt.join("apt.conf");
+    let own_cache = format!("Dir::Cache={}", cache.display());
+    let common = ["-c".as_ref(), configuration.as_os_str(), "-qq".as_ref()];
+    let with = |more: &[&'static str]| -> Vec<std::ffi::OsString> {
+        let more = more.iter().map(std::ffi::OsStr::new);
+        common.iter().copied().chain(more).map(ToOwned::to_owned).collect()
+    };
+    let apt_get = |mut args: Vec<std::ffi::OsString>, more: &[&str]| -> Result<(), ToolError> {
+        args.extend(more.iter().map(std::ffi::OsString::from));
+        let args: Vec<_> = args.iter().map(std::ffi::OsString::as_os_str).collect();
+        tools::run("apt-get", &args, &directory)
+    };
+    apt_get(with(&["source", "--download-only"]), &[&format!("wine={version}")])?;
+    apt_get(
+        with(&["install", "--download-only", "--yes", "-o"]),
+        &[&[own_cache.as_str()], COMPILER].concat(),
+    )?;
+    let archives = cache.join("archives");
+    for entry in fs::read_dir(&archives).map_err(io(format!("reading {}", archives.display())))? {
+        let path = entry.map_err(io(format!("reading {}", archives.display())))?.path();
+        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|e| e == "deb")) {
+            fs::rename(&path, directory.join(name)).map_err(io(format!("moving {}", path.display())))?;
+        }
+    }
+    Ok(directory)
+}
+
 fn fetch(with_32_bit: bool, work: &Path) -> Result<PathBuf, PackageError> {
     let apt = work.join("apt");
     let archives = apt.join("cache/archives");
@@ -165,7 +264,7 @@ fn choose_mirror(targets: &str, os_release: &str) -> Option<String> {
 fn sources_list(mirror: &str) -> String {
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let signed_by = if Path::new(keys).exists() { format!("[signed-by={keys}] ") } else { String::new() };
-    format!("deb {signed_by}{mirror} {SUITE} main\n")
+    format!("deb {signed_by}{mirror} {SUITE} main\ndeb-src {signed_by}{mirror} {SUITE} main\n")
 }
 
 fn apt_configuration(apt: &Path, with_32_bit: bool) -> String {

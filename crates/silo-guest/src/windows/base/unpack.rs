@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::packages::{self, PackageError};
 use super::pe::{self, Pe};
-use super::{elf, prune};
+use super::{elf, prune, wine};
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const UNIX_HALVES: &str = "usr/lib/x86_64-linux-gnu/wine/x86_64-unix";
@@ -160,6 +160,16 @@ impl Unpacked {
             .mode(mode)
             .open(&path)?
             .write_all(content)
+    }
+
+    /// Puts programs compiled here in the packages' place.
+    pub(super) fn replace(&mut self, built: &wine::Built) -> std::io::Result<()> {
+        let content = fs::read(&built.ntdll)?;
+        let path = Path::new(UNIX_HALVES).join("ntdll.so");
+        let needs = elf::needed(&content).unwrap_or_default();
+        self.write(&path, &content, false)?;
+        self.libraries.insert("ntdll.so".to_owned(), (path, needs));
+        self.write(Path::new("usr/lib/wine/wineserver64"), &fs::read(&built.server)?, true)
     }
 
     /// Paths under `root` of the Linux side: the loader, the roots of [`prune`] and all that these need.

@@ -1,0 +1,180 @@
+//! Wine's server and ntdll's Linux half, compiled from the distribution's own source with the patches in `wine/`.
+//!
+//! | patch | why |
+//! |---|---|
+//! | `lock-file` | file locks with a status block, which Windows programs give (zig) |
+//! | `registry-flush` | a flushed key is on disk when the call returns; the rest after five seconds, as on Windows |
+//!
+//! They run in place of the packaged ones, beside the packaged Windows side. Compiled in a root of the distribution's own
+//! packages, so that nothing of the host's is in them; what was compiled once for the same source, compiler and patches is
+//! kept in [`CACHE`] and taken from there.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::packages::Sources;
+use super::tools::{self, ToolError};
+
+const PATCHES: &[(&str, &str)] = &[
+    ("lock-file.patch", include_str!("wine/lock-file.patch")),
+    ("registry-flush.patch", include_str!("wine/registry-flush.patch")),
+];
+const BUILD: &str = include_str!("wine/build.sh");
+/// Kept over base builds; what is in it can be removed at any time.
+const CACHE: &str = "/var/cache/silo/wine";
+/// Mounts what a compiler needs below `$1` and runs the build there.
+const ENTER: &str = r#"
+set -e
+root=$1
+mount --make-rprivate /
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/tmp"
+mount -t tmpfs tmpfs "$root/dev"
+for node in null zero full random urandom; do
+  touch "$root/dev/$node"
+  mount --bind "/dev/$node" "$root/dev/$node"
+done
+exec env -i /usr/sbin/chroot "$root" /bin/sh /build/build.sh </dev/null
+"#;
+/// Seconds.
+const LIMIT: &str = "1200";
+
+/// The two programs.
+pub(super) struct Built {
+    /// `ntdll.so`.
+    pub(super) ntdll: PathBuf,
+    /// `wineserver64`.
+    pub(super) server: PathBuf,
+}
+
+/// Why they could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WineError {
+    /// Unpacking or compiling failed.
+    #[error("compiling Wine's Linux side: {0}")]
+    Tool(#[from] ToolError),
+    /// Input/output.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done, to what.
+        doing: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WineError {
+    let doing = format!("{doing} {}", path.display());
+    move |source| WineError::Io { doing, source }
+}
+
+/// Compiles them below `work`, or takes them from the cache.
+pub(super) fn build(sources: &Sources, work: &Path) -> Result<Built, WineError> {
+    let kept = Path::new(CACHE).join(key(sources)?);
+    if let Some(built) = complete(&kept) {
+        return Ok(built);
+    }
+    let root = work.join("compiler-root");
+    lay_root(sources, &root)?;
+    let script =
+        ["--kill-after=5", LIMIT, "unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child"];
+    let script = script.into_iter().chain(["/bin/sh", "-c", ENTER, "wine"]).map(OsStr::new);
+    let arguments: Vec<&OsStr> = script.chain([root.as_os_str()]).collect();
+    tools::run("timeout", &arguments, Path::new("/"))?;
+    let out = root.join("build/out");
+    // A host whose cache cannot be written has none.
+    let here = work.join("wine");
+    let place = match keep(&out, &kept) {
+        Ok(()) => kept,
+        Err(_) => keep(&out, &here).map(|()| here)?,
+    };
+    fs::remove_dir_all(&root).map_err(at("removing", &root))?;
+    complete(&place).ok_or_else(|| at("taking programs from", &place)(io::ErrorKind::NotFound.into()))
+}
+
+fn complete(directory: &Path) -> Option<Built> {
+    let built = Built { ntdll: directory.join("ntdll.so"), server: directory.join("wineserver") };
+    (built.ntdll.is_file() && built.server.is_file()).then_some(built)
+}
+
+/// Copies `out` to `to`, whole or not at all.
+fn keep(out: &Path, to: &Path) -> Result<(), WineError> {
+    let fresh = to.with_extension(format!("new-{}", std::process::id()));
+    fs::create_dir_all(&fresh).map_err(at("creating", &fresh))?;
+    for name in ["ntdll.so", "wineserver"] {
+        fs::copy(out.join(name), fresh.join(name)).map_err(at("copying", &out.join(name)))?;
+    }
+    match fs::rename(&fresh, to) {
+        // Another build was first, with the same result.
+        Err(_) if complete(to).is_some() => fs::remove_dir_all(&fresh).map_err(at("removing", &fresh)),
+        other => other.map_err(at("moving", &fresh)),
+    }
+}
+
+/// What decides the result, as hex digits: source, compiler, patches, script.
+fn key(sources: &Sources) -> Result<String, WineError> {
+    let mut hash = Sha256::new();
+    for path in sources.source.iter().filter(|path| path.extension().is_some_and(|e| e == "dsc")) {
+        // It holds the digests of the archives, which apt has checked.
+        let mut text = Vec::new();
+        fs::File::open(path).and_then(|mut f| f.read_to_end(&mut text)).map_err(at("reading", path))?;
+        hash.update(&text);
+    }
+    for path in &sources.compiler {
+        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update([0]);
+    }
+    for text in PATCHES.iter().map(|(_, text)| *text).chain([BUILD]) {
+        hash.update(text);
+        hash.update([0]);
+    }
+    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Unpacks the compiler's packages and puts source, patches and script into `/build`.
+fn lay_root(sources: &Sources, root: &Path) -> Result<(), WineError> {
+    let patches = root.join("build/patches");
+    fs::create_dir_all(&patches).map_err(at("creating", &patches))?;
+    for directory in ["dev", "proc", "tmp"] {
+        fs::create_dir_all(root.join(directory)).map_err(at("creating", root))?;
+    }
+    for package in &sources.compiler {
+        tools::run(
+            "dpkg-deb",
+            &["--extract".as_ref(), package.as_os_str(), root.as_os_str()],
+            Path::new("/"),
+        )?;
+    }
+    // What the packages' own set-up scripts would have made.
+    let links = [
+        ("usr/bin", "bin"),
+        ("usr/lib", "lib"),
+        ("usr/lib64", "lib64"),
+        ("dash", "usr/bin/sh"),
+        ("gawk", "usr/bin/awk"),
+    ];
+    for (target, link) in links {
+        let link = root.join(link);
+        match symlink(target, &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(at("making", &link)(error));
+            }
+            _ => {}
+        }
+    }
+    for path in &sources.source {
+        let to = root.join("build").join(path.file_name().unwrap_or_default());
+        fs::copy(path, to).map_err(at("copying", path))?;
+    }
+    for (name, text) in PATCHES {
+        let path = patches.join(name);
+        fs::write(&path, text).map_err(at("writing", &path))?;
+    }
+    let path = root.join("build/build.sh");
+    fs::write(&path, BUILD).map_err(at("writing", &path))
+}
