@@ -81,7 +81,7 @@ pub(crate) async fn start(
             Err(e) => return tracing::debug!("exec {id}: {e}"),
         };
         if let Err(e) = result {
-            // The shim has told the client.
+            // The shim, or the engine in its place, has told the client.
             tracing::debug!("exec {id}: {e}");
         }
     });

@@ -73,6 +73,10 @@ pub(crate) struct Entry {
     pub(crate) early: Mutex<Vec<(Attach, std::os::fd::OwnedFd)>>,
     /// The ended run's adapter, until it is taken away; whoever takes it away holds the lock meanwhile.
     pub(crate) leaving: Mutex<Option<silo_network::AdapterRecord>>,
+    /// Clients whose attach has been answered and is not entered yet; a start waits for them.
+    pub(crate) attaching: watch::Sender<u32>,
+    /// A restart is under way: `--rm` does not remove what it ends.
+    pub(crate) restarting: AtomicBool,
     /// Told at each change; counts ended runs.
     pub(crate) changed: watch::Sender<Progress>,
     /// A stop, kill or removal wants no restart by policy.
@@ -121,6 +125,8 @@ impl Entry {
             sandbox: Mutex::new(None),
             early: Mutex::new(Vec::new()),
             leaving: Mutex::new(None),
+            attaching: watch::channel(0).0,
+            restarting: AtomicBool::new(false),
             changed: watch::channel(Progress::default()).0,
             no_restart: AtomicBool::new(false),
         })
@@ -249,11 +255,20 @@ impl Engine {
         }
     }
 
-    /// Enters a new container under its name, or dockerd's conflict.
-    pub(crate) fn enter(&self, record: &ContainerRecord) -> Result<Arc<Entry>> {
+    /// Enters a container under its name, or dockerd's conflict; one that has no range of host ids (0) gets one that no
+    /// other has.
+    pub(crate) fn enter(&self, record: &mut ContainerRecord) -> Result<Arc<Entry>> {
         let mut registry = self.registry_mut();
         if let Some(holder) = registry.by_name.get(&record.name) {
             return Err(name_taken(&record.name, holder));
+        }
+        if record.id_range == 0 {
+            let taken = registry.by_id.values().map(|e| e.with(|r| r.id_range)).collect();
+            record.id_range = free_range(taken).ok_or_else(|| {
+                EngineError::conflict(
+                    "every range of host ids is taken: remove containers that are not needed",
+                )
+            })?;
         }
         let entry = Entry::new(record.clone());
         registry.by_name.insert(record.name.clone(), record.id.clone());
@@ -312,6 +327,14 @@ impl Engine {
         Ok(result)
     }
 
+    /// Stores a new container's record, on disk when this returns.
+    pub(crate) fn store(&self, entry: &Entry, record: &ContainerRecord) -> Result<()> {
+        let mut guard = lock(&entry.record);
+        self.inner.db.put_durably(Table::Containers, &entry.id.0, record)?;
+        *guard = record.clone();
+        Ok(())
+    }
+
     /// As [`Engine::change`] where nothing can be done about a database that fails: the state in memory is the true one.
     pub(crate) fn note<T>(&self, entry: &Entry, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
         let mut guard = lock(&entry.record);
@@ -359,9 +382,40 @@ pub(crate) fn log_path(dir: &Path) -> PathBuf {
     dir.join("container.log")
 }
 
+/// Host ids of a container's own range.
+const RANGE: u32 = 65_536;
+/// First id that ranges are taken from; below lie the host's own users.
+const FIRST_RANGE: u32 = 1 << 20;
+
+/// The first id of the lowest range that is not taken.
+fn free_range(mut taken: Vec<u32>) -> Option<u32> {
+    taken.sort_unstable();
+    let mut next = FIRST_RANGE;
+    for range in taken {
+        if range == next {
+            next = next.checked_add(RANGE)?;
+        }
+    }
+    next.checked_add(RANGE - 1).map(|_| next)
+}
+
 fn name_taken(name: &str, holder: &ContainerId) -> EngineError {
     EngineError::conflict(format!(
         "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
          You have to remove (or rename) that container to be able to reuse that name."
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_given_once_until_there_are_none() {
+        assert_eq!(free_range(vec![]), Some(FIRST_RANGE));
+        assert_eq!(free_range(vec![FIRST_RANGE + RANGE, FIRST_RANGE]), Some(FIRST_RANGE + 2 * RANGE));
+        assert_eq!(free_range(vec![FIRST_RANGE + RANGE]), Some(FIRST_RANGE));
+        let all = (FIRST_RANGE..=u32::MAX - RANGE + 1).step_by(RANGE as usize).collect();
+        assert_eq!(free_range(all), None);
+    }
 }

@@ -25,6 +25,29 @@ const KEPT: Duration = Duration::from_secs(300);
 /// How long an inspect waits for the news of an end that the shim already knows.
 const NEWS: Duration = Duration::from_secs(5);
 
+/// Exit code of a program that cannot be run.
+const CANNOT_RUN: u32 = 126;
+
+/// Writes a sentence to a client in place of a program's output, and lets go of it.
+async fn say(io: OwnedFd, framed: bool, text: &str) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    const STDERR: u8 = 2;
+    let stream = std::os::unix::net::UnixStream::from(io);
+    stream.set_nonblocking(true)?;
+    let mut stream = tokio::net::UnixStream::from_std(stream)?;
+    let line = format!("{text}\r\n");
+    if framed {
+        let length = u32::try_from(line.len()).unwrap_or(u32::MAX).to_be_bytes();
+        stream.write_all(&[&[STDERR, 0, 0, 0], &length[..]].concat()).await?;
+    }
+    stream.write_all(line.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn already_run(exec: &str) -> EngineError {
+    EngineError::conflict(format!("exec command {exec} has already run"))
+}
+
 /// All execs.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
@@ -59,6 +82,23 @@ impl Execs {
         found
             .map(|h| h.record.clone())
             .ok_or_else(|| EngineError::not_found(format!("No such exec instance: {id}")))
+    }
+
+    /// The exec, for the one caller that may run it.
+    fn claim(&self, id: &str) -> Result<ExecRecord> {
+        let id = self.get(id)?.id;
+        let mut list = lock(&self.list);
+        match list.get_mut(&id) {
+            Some(held) if !held.record.running && held.record.exit_code.is_none() => {
+                held.record.running = true;
+                Ok(held.record.clone())
+            }
+            _ => Err(already_run(&id)),
+        }
+    }
+
+    fn unclaim(&self, id: &str) {
+        self.change(id, |held| held.record.running = false);
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Held)) {
@@ -182,7 +222,7 @@ impl Engine {
     pub fn exec_check(&self, exec: &str) -> Result<()> {
         let record = self.inner.execs.get(exec)?;
         if record.running || record.exit_code.is_some() {
-            return Err(EngineError::conflict(format!("exec command {exec} has already run")));
+            return Err(already_run(exec));
         }
         let entry = self.find(&record.container.0)?;
         self.exec_allowed(&entry).map(|_| ())
@@ -197,10 +237,25 @@ impl Engine {
         read_ahead: Bytes,
     ) -> Result<()> {
         self.exec_check(exec)?;
-        let record = self.inner.execs.get(exec)?;
+        let record = self.inner.execs.claim(exec)?;
         let entry = self.find(&record.container.0)?;
-        let sandbox = self.exec_allowed(&entry)?;
+        let sandbox = self.exec_allowed(&entry).inspect_err(|_| self.inner.execs.unclaim(&record.id))?;
         let spec = &record.spec;
+        let size = if console_size == (0, 0) { spec.console_size } else { console_size };
+        let process = match self.exec_process(&entry, spec, size).await {
+            Ok(process) => process,
+            Err(e) => {
+                // In place of the program's own words, and its end.
+                self.exec_ended(&entry, &record.id, CANNOT_RUN, String::new());
+                if let Some((io, framed)) = io {
+                    let told = tokio::time::timeout(NEWS, say(io, framed, &e.message)).await;
+                    if !matches!(told, Ok(Ok(()))) {
+                        tracing::debug!("exec {exec}: the client cannot be told: {e}");
+                    }
+                }
+                return Err(e);
+            }
+        };
         if let Some((io, framed)) = io {
             let attach = Attach {
                 exec: Some(record.id.clone()),
@@ -212,22 +267,25 @@ impl Engine {
                 read_ahead: read_ahead.to_vec(),
                 preamble: Vec::new(),
             };
-            sandbox.attach(attach, io).await.map_err(sandbox_error)?;
+            if let Err(e) = sandbox.attach(attach, io).await {
+                self.exec_ended(&entry, &record.id, CANNOT_RUN, String::new());
+                return Err(sandbox_error(e));
+            }
         }
-        let size = if console_size == (0, 0) { spec.console_size } else { console_size };
-        self.run_exec(&entry, &sandbox, &record, size, 0, None).await
+        self.run_exec(&entry, &sandbox, &record, process, size, 0, None).await
     }
 
+    #[allow(clippy::too_many_arguments)]
     async fn run_exec(
         &self,
         entry: &Arc<Entry>,
         sandbox: &Sandbox,
         record: &ExecRecord,
+        process: oci_spec::runtime::Process,
         size: (u16, u16),
         capture: u32,
         waiter: Option<oneshot::Sender<(u32, String)>>,
     ) -> Result<()> {
-        let process = self.exec_process(entry, &record.spec, size).await?;
         self.inner.execs.change(&record.id, |h| {
             h.record.running = true;
             h.waiter = waiter;
@@ -330,7 +388,14 @@ impl Engine {
         };
         self.inner.execs.enter(record.clone());
         let (sender, receiver) = oneshot::channel();
-        self.run_exec(entry, &sandbox, &record, (0, 0), 4096, Some(sender)).await?;
+        let process = match self.exec_process(entry, &record.spec, (0, 0)).await {
+            Ok(process) => process,
+            Err(e) => {
+                self.exec_ended(entry, &record.id, CANNOT_RUN, String::new());
+                return Err(e);
+            }
+        };
+        self.run_exec(entry, &sandbox, &record, process, (0, 0), 4096, Some(sender)).await?;
         match tokio::time::timeout(limit, receiver).await {
             Ok(Ok(result)) => Ok(Some(result)),
             Ok(Err(_)) => Err(EngineError::conflict("the container has ended")),

@@ -55,6 +55,9 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     /// The user stopped it: `unless-stopped` and `always` leave it alone until the next start.
     pub stopped_by_user: bool,
+    /// The removal under way takes its anonymous volumes too.
+    #[serde(default)]
+    pub removes_volumes: bool,
     /// Adapter while running.
     pub adapter: Option<AdapterRecord>,
     /// Published ports while running.

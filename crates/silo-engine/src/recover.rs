@@ -7,15 +7,28 @@ use std::time::Duration;
 use jiff::Timestamp;
 use silo_image::ImageStore;
 use silo_network::{Network, NetworkConfig};
-use silo_sandbox::{Exit, Sandbox};
+use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
-use crate::db::Db;
+use crate::db::{Db, Table};
 use crate::engine::{Engine, EngineConfig, Entry, blocking, lock, random_id};
 use crate::error::{EngineError, Result};
 use crate::image;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
 use crate::volume::Volumes;
+
+/// Pause between two questions to a shim that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What came of asking a shim.
+enum Reached {
+    /// It answers.
+    Alive(Sandbox, Events, Box<SandboxState>),
+    /// There is none.
+    Gone,
+    /// There is one, and it does not answer as it should.
+    Silent(String),
+}
 
 impl Engine {
     /// Opens everything below `config.root` and takes over what runs. One engine a root at a time.
@@ -72,56 +85,111 @@ impl Engine {
     /// Brings one container's record in line with the world; true: its policy wants it started.
     async fn recover(&self, entry: &Arc<Entry>) -> Result<bool> {
         let record = entry.record();
-        match record.state.status {
-            Status::Removing | Status::Dead => {
-                self.note(entry, |r| r.state.status = Status::Exited);
-                let _ = self.remove_entry(entry, false).await;
-                return Ok(false);
-            }
-            Status::Restarting => return Ok(true),
-            _ => {}
+        let status = record.state.status;
+        if matches!(status, Status::Removing | Status::Dead) {
+            self.note(entry, |r| r.state.status = Status::Exited);
+            let _ = self.remove_entry(entry, record.removes_volumes).await;
+            return Ok(false);
         }
-        let socket = self.socket(&entry.id);
-        if let Ok((sandbox, events)) = Sandbox::connect(&socket).await {
-            let state = sandbox.state().await;
-            match state {
-                Ok(state) if state.exit.is_none() && state.pid != 0 && record.state.status.is_running() => {
-                    tracing::info!("container {} taken over", entry.id);
-                    if let Some(adapter) = &record.adapter {
-                        self.inner.network.adopt(adapter);
-                        self.inner.network.readopt_ports(&record.id.0, adapter, &record.published);
+        let restarts = status == Status::Restarting;
+        match self.reach(entry).await {
+            Reached::Alive(sandbox, events, state)
+                if state.exit.is_none() && state.pid != 0 && status.is_running() =>
+            {
+                self.take_over(entry, sandbox, events, &state).await;
+                Ok(false)
+            }
+            Reached::Alive(sandbox, _, state) => {
+                // Ended, or started by a daemon that was killed before it could say so: that start is undone.
+                let _ = sandbox.shutdown().await;
+                let exit = match state.exit {
+                    Some(exit) => exit,
+                    None => self.exit_without_shim(entry).await,
+                };
+                Ok(self.found_ended(entry, exit, status.is_running()) || restarts)
+            }
+            Reached::Gone if status.is_running() => {
+                let exit = self.exit_without_shim(entry).await;
+                Ok(self.found_ended(entry, exit, true))
+            }
+            Reached::Gone => {
+                // A start that a crash cut short may have left processes.
+                self.exit_without_shim(entry).await;
+                let always = matches!(record.spec.restart, RestartPolicy::Always)
+                    || (record.spec.restart == RestartPolicy::UnlessStopped && !record.stopped_by_user);
+                Ok(restarts || always && record.state.started_at.is_some() && status == Status::Exited)
+            }
+            Reached::Silent(why) => {
+                // It lives and cannot be spoken to now: nothing of it is touched, and it is asked again.
+                tracing::error!("container {}: its shim does not answer and is left alone: {why}", entry.id);
+                self.recover_later(entry);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Asks a container's shim who it is.
+    async fn reach(&self, entry: &Entry) -> Reached {
+        let (sandbox, events) = match Sandbox::connect(&self.socket(&entry.id)).await {
+            Ok(connected) => connected,
+            Err(SandboxError::Gone) => return Reached::Gone,
+            Err(e) => return Reached::Silent(e.to_string()),
+        };
+        match sandbox.state().await {
+            Ok(state) if state.version > VERSION || state.version + 1 < VERSION => Reached::Silent(format!(
+                "it speaks version {} of the task protocol, this daemon {VERSION} and the one before",
+                state.version
+            )),
+            Ok(state) => Reached::Alive(sandbox, events, Box::new(state)),
+            Err(SandboxError::Gone) => Reached::Gone,
+            Err(e) => Reached::Silent(e.to_string()),
+        }
+    }
+
+    async fn take_over(&self, entry: &Arc<Entry>, sandbox: Sandbox, events: Events, state: &SandboxState) {
+        tracing::info!("container {} taken over", entry.id);
+        let record = entry.record();
+        if let Some(adapter) = &record.adapter {
+            self.inner.network.adopt(adapter);
+            self.inner.network.readopt_ports(&record.id.0, adapter, &record.published);
+        }
+        // A commit that a crash cut short has left it frozen; nobody paused it.
+        let frozen_by_us = state.paused && record.state.status == Status::Running;
+        if frozen_by_us && let Err(e) = sandbox.freeze(false).await {
+            tracing::warn!("container {}: thawing it: {e}", entry.id);
+        }
+        *lock(&entry.sandbox) = Some(sandbox);
+        self.note(entry, |r| {
+            r.state.status = if state.paused && !frozen_by_us { Status::Paused } else { Status::Running };
+            r.state.pid = state.pid;
+        });
+        self.supervise(entry, events);
+    }
+
+    fn recover_later(&self, entry: &Arc<Entry>) {
+        let (engine, entry) = (self.clone(), entry.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(ASK_AGAIN).await;
+                let _verb = entry.verb.lock().await;
+                let status = entry.status();
+                match engine.reach(&entry).await {
+                    Reached::Silent(_) => {}
+                    Reached::Alive(sandbox, events, state) if state.exit.is_none() && status.is_running() => {
+                        engine.take_over(&entry, sandbox, events, &state).await;
+                        return;
                     }
-                    *lock(&entry.sandbox) = Some(sandbox);
-                    self.note(entry, |r| {
-                        r.state.status = if state.paused { Status::Paused } else { Status::Running };
-                        r.state.pid = state.pid;
-                    });
-                    self.supervise(entry, events);
-                    return Ok(false);
+                    _ => {
+                        let exit = engine.exit_without_shim(&entry).await;
+                        if engine.found_ended(&entry, exit, status.is_running()) {
+                            engine.note(&entry, |r| r.state.status = Status::Restarting);
+                            engine.restart_later(&entry, Duration::ZERO);
+                        }
+                        return;
+                    }
                 }
-                Ok(state) => {
-                    // Ended, or started by a daemon that was killed before it could say so: that start is undone.
-                    let _ = sandbox.shutdown().await;
-                    let exit = match state.exit {
-                        Some(exit) => exit,
-                        None => self.exit_without_shim(entry).await,
-                    };
-                    return Ok(self.found_ended(entry, exit, record.state.status.is_running()));
-                }
-                Err(_) => {}
             }
-        }
-        if record.state.status.is_running() {
-            let exit = self.exit_without_shim(entry).await;
-            return Ok(self.found_ended(entry, exit, true));
-        }
-        if record.state.status == Status::Created || record.state.status == Status::Exited {
-            // A start that a crash cut short may have left processes.
-            self.exit_without_shim(entry).await;
-        }
-        let always = matches!(record.spec.restart, RestartPolicy::Always)
-            || (record.spec.restart == RestartPolicy::UnlessStopped && !record.stopped_by_user);
-        Ok(always && record.state.started_at.is_some() && record.state.status == Status::Exited)
+        });
     }
 
     /// A container that was running before and has ended meanwhile; true: it is to be started again.
@@ -162,9 +230,14 @@ impl Engine {
     /// Directories of containers that are not in the database.
     fn sweep_directories(&self) {
         let dir = self.config().root.join("containers");
+        // By the keys of the table, not by what could be read of it.
+        let known = match self.inner.db.keys(Table::Containers) {
+            Ok(known) => known,
+            Err(e) => return tracing::error!("left-over directories stay: {e}"),
+        };
         for found in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             let name = found.file_name().to_string_lossy().into_owned();
-            if self.find(&name).is_err()
+            if !known.contains(&name)
                 && let Err(e) = std::fs::remove_dir_all(found.path())
             {
                 tracing::warn!("removing {}: {e}", found.path().display());

@@ -38,8 +38,9 @@ impl Volumes {
         let list: Vec<VolumeRecord> = db.all(Table::Volumes)?;
         let list: HashMap<String, VolumeRecord> = list.into_iter().map(|v| (v.name.clone(), v)).collect();
         // A directory without a row is what a crash left between the two.
+        let known = db.keys(Table::Volumes)?;
         for entry in std::fs::read_dir(&root).map_err(io("reading", &root))?.flatten() {
-            if !list.contains_key(entry.file_name().to_string_lossy().as_ref()) {
+            if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
@@ -81,7 +82,7 @@ impl Volumes {
             mountpoint: data.display().to_string(),
             anonymous,
         };
-        db.put(Table::Volumes, &name, &record)?;
+        db.put_durably(Table::Volumes, &name, &record)?;
         list.insert(name, record.clone());
         Ok((record, true))
     }

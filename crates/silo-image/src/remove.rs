@@ -130,6 +130,9 @@ impl ImageStore {
                 }
             }
         }
+        if self.lock().unread > 0 {
+            return;
+        }
         let used: HashSet<Digest> =
             self.lock().images.values().flat_map(|h| h.layers.iter().map(|l| l.chain.clone())).collect();
         self.layers.collect(&used);

@@ -76,6 +76,8 @@ pub(crate) struct Index {
     pub(crate) images: HashMap<Digest, Held>,
     /// Whole reference → image.
     pub(crate) references: BTreeMap<String, Digest>,
+    /// Images on disk that could not be read; their layers are unknown, so none is collected while there are any.
+    pub(crate) unread: usize,
 }
 
 /// The images of one root directory.
@@ -119,13 +121,17 @@ impl ImageStore {
             let id = Digest::of(&raw);
             if id.hex() != hex {
                 tracing::error!("{} is not what its name says; it is left alone", path.display());
+                index.unread += 1;
                 continue;
             }
             match self.held(raw, &id) {
                 Ok(held) => {
                     index.images.insert(id, held);
                 }
-                Err(e) => tracing::error!("image {id}: {e}"),
+                Err(e) => {
+                    tracing::error!("image {id}: {e}; it and its layers are left alone");
+                    index.unread += 1;
+                }
             }
         }
         match std::fs::read(&self.references) {

@@ -29,6 +29,17 @@ pub type Events = mpsc::UnboundedReceiver<Event>;
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     inner: Arc<Inner>,
+    /// The reading half, which ends with the last clone: the shim then sees the connection close.
+    _reading: Arc<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading(tokio::task::JoinHandle<()>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -120,8 +131,8 @@ impl Sandbox {
             waiting: Mutex::new(HashMap::new()),
             next: AtomicU64::new(1),
         });
-        tokio::spawn(read(inner.clone(), sender));
-        (Self { inner }, events)
+        let reading = Arc::new(Reading(tokio::spawn(read(inner.clone(), sender))));
+        (Self { inner, _reading: reading }, events)
     }
 
     async fn call(&self, call: Call, fd: Option<OwnedFd>) -> Result<Answer> {

@@ -27,8 +27,10 @@ pub(crate) async fn attach(
         detach_keys: query.get("detachKeys").unwrap_or_default().to_owned(),
     };
     let tty = engine.attach_check(&id, &options)?;
+    let announced = engine.announce(&id)?;
     let (response, hijacked) = stream::hijack(&mut request, stream::content_type(version, tty))?;
     tokio::spawn(async move {
+        let _announced = announced;
         let result = match hijacked.socket().await {
             Ok((io, read_ahead)) => engine.attach(&id, options, io, read_ahead).await,
             Err(e) => return tracing::debug!("attach {id}: {e}"),

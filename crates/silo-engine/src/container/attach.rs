@@ -14,8 +14,8 @@ use super::lifecycle::sandbox_error;
 /// Keys that detach when the client names none: Ctrl-P Ctrl-Q.
 const DEFAULT_KEYS: &[u8] = &[16, 17];
 
-/// Most bytes of log that an attach may ask to see first.
-const REPLAY_LIMIT: usize = 64 << 20;
+/// How long a client may take for a piece of the log that it asked to see first.
+const REPLAY_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What a client wants of the streams.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +94,7 @@ impl Engine {
     ) -> Result<()> {
         let entry = self.find(name)?;
         let record = entry.record();
-        let mut attach = Attach {
+        let attach = Attach {
             exec: None,
             stdin: options.stdin && record.spec.config.open_stdin && options.stream,
             stdout: options.stdout && options.stream,
@@ -104,8 +104,9 @@ impl Engine {
             read_ahead: read_ahead.to_vec(),
             preamble: Vec::new(),
         };
+        let mut io = io;
         if options.logs {
-            attach.preamble = self.replay(name, &options).await?;
+            io = self.replay(name, &options, io).await?;
         }
         self.inner.events.container(&record, "attach", &[]);
         match entry.sandbox() {
@@ -127,34 +128,43 @@ impl Engine {
                 lock(&entry.early).push((attach, io));
                 Ok(())
             }
-            _ => {
-                use tokio::io::AsyncWriteExt;
-                let stream = std::os::unix::net::UnixStream::from(io);
-                let failed = |e: std::io::Error| EngineError::internal(format!("writing to the client: {e}"));
-                stream.set_nonblocking(true).map_err(failed)?;
-                let mut stream = tokio::net::UnixStream::from_std(stream).map_err(failed)?;
-                stream.write_all(&attach.preamble).await.map_err(failed)?;
-                stream.shutdown().await.map_err(failed)
-            }
+            // Nothing will come: the client sees the end of its stream.
+            _ => Ok(()),
         }
     }
 
-    async fn replay(&self, name: &str, options: &AttachOptions) -> Result<Vec<u8>> {
-        let mut log = self
-            .logs(
-                name,
-                super::LogOptions { stdout: options.stdout, stderr: options.stderr, ..Default::default() },
-            )
-            .await?;
-        let mut all = Vec::new();
+    /// Announces a client whose attach is being answered, so that a start waits until [`Engine::attach`] has it.
+    pub fn announce(&self, name: &str) -> Result<Announced> {
+        let entry = self.find(name)?;
+        entry.attaching.send_modify(|count| *count += 1);
+        Ok(Announced(entry))
+    }
+
+    /// Writes the log to a client, before anything else.
+    async fn replay(&self, name: &str, options: &AttachOptions, io: OwnedFd) -> Result<OwnedFd> {
+        use tokio::io::AsyncWriteExt;
+        let failed = |e: std::io::Error| EngineError::internal(format!("writing the log to a client: {e}"));
+        let stream = std::os::unix::net::UnixStream::from(io);
+        stream.set_nonblocking(true).map_err(failed)?;
+        let mut stream = tokio::net::UnixStream::from_std(stream).map_err(failed)?;
+        let wanted =
+            super::LogOptions { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
+        let mut log = self.logs(name, wanted).await?;
         while let Some(piece) = log.bytes.recv().await {
             let piece = piece.map_err(|e| EngineError::internal(format!("reading the log: {e}")))?;
-            if all.len() + piece.len() > REPLAY_LIMIT {
-                break;
-            }
-            all.extend_from_slice(&piece);
+            let written = tokio::time::timeout(REPLAY_LIMIT, stream.write_all(&piece)).await;
+            written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(failed)?;
         }
-        Ok(all)
+        Ok(stream.into_std().map_err(failed)?.into())
+    }
+}
+
+/// A client on its way; see [`Engine::announce`].
+pub struct Announced(std::sync::Arc<crate::engine::Entry>);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.attaching.send_modify(|count| *count -= 1);
     }
 }
 

@@ -13,11 +13,6 @@ use crate::record::{ContainerId, ContainerRecord, MountPoint, State};
 use crate::spec::{Config, ContainerSpec, MountSource, MountSpec, NetworkMode};
 use crate::{image, placement, signal};
 
-/// Host ids of a container's own range.
-const RANGE: u32 = 65_536;
-/// First id that ranges are taken from; below lie the host's own users.
-const FIRST_RANGE: u32 = 1 << 20;
-
 impl Engine {
     /// Makes a container in state `created`; returns its ID and warnings.
     pub async fn create(
@@ -67,24 +62,26 @@ impl Engine {
             image_id: image.id.to_string(),
             os,
             isolation,
-            id_range: self.free_range(),
+            // Given when it is entered.
+            id_range: 0,
             mounts: Vec::new(),
             state: State::default(),
             restart_count: 0,
             stopped_by_user: false,
+            removes_volumes: false,
             adapter: None,
             published: Vec::new(),
             health: None,
             spec,
         };
-        let entry = self.enter(&record)?;
+        let entry = self.enter(&mut record)?;
         let made = self.make(&mut record, guest, &dir);
         if let Err(e) = made {
             self.leave(&entry);
             let _ = std::fs::remove_dir_all(&dir);
             return Err(e);
         }
-        self.change(&entry, |r| *r = record.clone()).inspect_err(|_| {
+        self.store(&entry, &record).inspect_err(|_| {
             self.leave(&entry);
             let _ = std::fs::remove_dir_all(&dir);
         })?;
@@ -97,19 +94,6 @@ impl Engine {
         let top = dir.join("top");
         std::fs::create_dir_all(&top)
             .map_err(|e| EngineError::internal(format!("making {}: {e}", top.display())))
-    }
-
-    /// A range of host ids that no container has.
-    fn free_range(&self) -> u32 {
-        let mut taken: Vec<u32> = self.entries().iter().map(|e| e.with(|r| r.id_range)).collect();
-        taken.sort_unstable();
-        let mut next = FIRST_RANGE;
-        for range in taken {
-            if range == next {
-                next = next.saturating_add(RANGE);
-            }
-        }
-        next
     }
 
     /// `--volumes-from`: the other container's mounts, unless a target is taken.
@@ -232,8 +216,8 @@ impl Engine {
 
     /// Restores containers from the database into memory.
     pub(crate) fn restore(&self) -> Result<()> {
-        for record in self.inner.db.all::<ContainerRecord>(Table::Containers)? {
-            self.enter(&record)?;
+        for mut record in self.inner.db.all::<ContainerRecord>(Table::Containers)? {
+            self.enter(&mut record)?;
         }
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Engine {
         });
         if let Some(pause) = restart {
             self.restart_later(entry, pause);
-        } else if record.spec.auto_remove {
+        } else if record.spec.auto_remove && !entry.restarting.load(Ordering::SeqCst) {
             let (engine, entry) = (self.clone(), entry.clone());
             tokio::spawn(async move {
                 if let Err(e) = engine.remove_entry(&entry, true).await {

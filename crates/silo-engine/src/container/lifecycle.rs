@@ -1,6 +1,7 @@
 //! `stop`, `kill`, `restart`, `pause`, `unpause`, `resize`, `rename`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use silo_sandbox::{FailureKind, SandboxError};
@@ -143,10 +144,10 @@ impl Engine {
         }
         entry.stop_restarting(true);
         // `--rm` must survive its own restart.
-        let auto_remove = self.note(&entry, |r| std::mem::take(&mut r.spec.auto_remove));
+        entry.restarting.store(true, Ordering::SeqCst);
         let stopped = self.stop_entry(&entry, signal, timeout).await;
+        entry.restarting.store(false, Ordering::SeqCst);
         self.note(&entry, |r| {
-            r.spec.auto_remove = auto_remove;
             r.restart_count = 0;
             r.stopped_by_user = false;
         });

@@ -12,6 +12,15 @@ impl Engine {
     /// Removes a container; a running one only by `force`. `volumes`: its anonymous volumes go too.
     pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<()> {
         let entry = self.find(name)?;
+        if force {
+            entry.stop_restarting(true);
+            // Not after a stop's patience: what holds the verb hears of the end.
+            if let Ok(sandbox) = entry.running() {
+                self.note(&entry, |r| r.spec.auto_remove = false);
+                let _ = sandbox.shutdown().await;
+            }
+        }
+        let _verb = entry.verb.lock().await;
         let status = entry.status();
         if status == Status::Removing {
             return Err(EngineError::conflict(format!(
@@ -38,12 +47,9 @@ impl Engine {
         }
         entry.stop_restarting(true);
         entry.changed.send_modify(|_| {});
-        {
-            let _verb = entry.verb.lock().await;
-            // `--rm` may have been quicker: what the kill ends, this removal removes.
-            self.note(&entry, |r| r.spec.auto_remove = false);
-            self.kill_entry(&entry).await?;
-        }
+        // `--rm` may have been quicker: what the kill ends, this removal removes.
+        self.note(&entry, |r| r.spec.auto_remove = false);
+        self.kill_entry(&entry).await?;
         self.remove_entry(&entry, volumes).await
     }
 
@@ -53,6 +59,7 @@ impl Engine {
             let mut first = false;
             self.note(entry, |r| {
                 first = r.state.status != Status::Removing;
+                r.removes_volumes = volumes;
                 r.state.status = Status::Removing;
             });
             first

@@ -24,6 +24,9 @@ pub(crate) struct Joined {
     pub(crate) adapter: Option<AdapterRecord>,
 }
 
+/// How long a start waits for clients whose attach has been answered and whose connection is not here yet.
+const ATTACH_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The supervisor's own network namespace: the shim has entered it before it reads the bundle.
 const SUPERVISORS_NETWORK: &str = "/proc/self/ns/net";
 
@@ -113,6 +116,7 @@ impl Engine {
         // The shim starts up while network and bundle are made.
         let (joined, spawned) =
             tokio::join!(prepare, Sandbox::spawn(&self.inner.config.executable, &dir, &shim));
+        // A shim whose connection is dropped before its start ends.
         let joined = joined?;
         let adapter = joined.adapter.clone();
         let undo = |engine: &Engine| engine.leave_network(adapter.as_ref());
@@ -130,12 +134,10 @@ impl Engine {
                 return Err(e);
             }
         };
-        let early = std::mem::take(&mut *lock(&entry.early));
-        for (attach, client) in early {
-            if let Err(e) = sandbox.attach(attach, client).await {
-                tracing::warn!("container {}: attaching a client: {e}", entry.id);
-            }
-        }
+        // `docker run` attaches first: whose attach has been answered must not miss the first output.
+        let mut attaching = entry.attaching.subscribe();
+        let _ = tokio::time::timeout(ATTACH_LIMIT, attaching.wait_for(|count| *count == 0)).await;
+        self.attach_early(entry, &sandbox).await;
         let pid = match sandbox.start(joined.namespace).await {
             Ok(pid) => pid,
             Err(e) => {
@@ -144,7 +146,9 @@ impl Engine {
                 return Err(start_error(e));
             }
         };
-        *lock(&entry.sandbox) = Some(sandbox);
+        *lock(&entry.sandbox) = Some(sandbox.clone());
+        // Who came since the clients were handed over above.
+        self.attach_early(entry, &sandbox).await;
         let checked = health_wanted(&record);
         self.note(entry, |r| {
             r.state.status = Status::Running;
@@ -162,6 +166,16 @@ impl Engine {
         self.inner.events.container(&record, "start", &[]);
         self.supervise(entry, events);
         Ok(())
+    }
+
+    /// Hands over the clients that came before there was a shim.
+    async fn attach_early(&self, entry: &Entry, sandbox: &Sandbox) {
+        let early = std::mem::take(&mut *lock(&entry.early));
+        for (attach, client) in early {
+            if let Err(e) = sandbox.attach(attach, client).await {
+                tracing::warn!("container {}: attaching a client: {e}", entry.id);
+            }
+        }
     }
 
     /// Makes the network namespace and adapter that the container asks for.
@@ -267,10 +281,12 @@ impl Engine {
         let spec = &record.spec;
         let write = |name: &str, bytes: &[u8], mode: u32| -> Result<()> {
             let path = dir.join(name);
-            std::fs::write(&path, bytes)
+            let fresh = dir.join(format!("{name}.new"));
+            std::fs::write(&fresh, bytes)
                 .and_then(|()| {
-                    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                    std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(mode))
                 })
+                .and_then(|()| std::fs::rename(&fresh, &path))
                 .map_err(|e| EngineError::internal(format!("writing {}: {e}", path.display())))
         };
         let links = self.linked(record)?;

@@ -72,6 +72,7 @@ pub fn main(dir: &Path) -> io::Result<()> {
     // SAFETY: standard input is the daemon's socket, and nothing else in this process uses it.
     let control = unsafe { process::inherit_fd(0) };
     let listener = listen(&config.socket)?;
+    let bound = identity(&config.socket);
     silo_runtime::become_supervisor()?;
     let log = config.log.clone().map(Log::open).transpose()?;
     let mut shim = Shim {
@@ -98,8 +99,17 @@ pub fn main(dir: &Path) -> io::Result<()> {
     shim.reactor.watch(Target::Listener, &shim.listener, read)?;
     shim.connect(control)?;
     let result = shim.run();
-    let _ = std::fs::remove_file(&shim.config.socket);
+    // The container may have been started again meanwhile: then another shim listens under this name.
+    if identity(&shim.config.socket) == bound {
+        let _ = std::fs::remove_file(&shim.config.socket);
+    }
     result
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()))
 }
 
 fn listen(path: &Path) -> io::Result<OwnedFd> {
