@@ -1,21 +1,35 @@
 //! The difference of two hives, as a delta hive.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use crate::merge::merge;
 use crate::tree::{Hive, Key, Layering, Semantics, Value};
 
 /// The delta hive that makes `new` of `old`: `merge(old, diff(&old, &new)) == new`.
 ///
-/// Both are plain hives of one root name. Keys on the way to a change are there as keys that merge; a hive without
-/// changes gives a delta of a root alone.
+/// Both are plain; a delta hive counts as what it makes of an empty hive. Keys on the way to a change are there as keys that
+/// merge; a hive without changes gives a delta of a root alone.
 #[must_use]
 pub fn diff(old: &Hive, new: &Hive) -> Hive {
+    let (old, new) = (plain(old), plain(new));
     let mut root = changed(&old.root, &new.root).unwrap_or_else(|| path_only(&new.root));
+    if old.root.name != new.root.name {
+        // The name of a root that merges is the lower one's.
+        supersede(&mut root, &new.root);
+    }
     // The root of Windows' own deltas has no layering (measured); it merges either way.
     if root.layering == INHERITED && old.root.class.is_empty() {
         root.layering = Layering::default();
     }
     Hive { root, layered: true }
+}
+
+fn plain(hive: &Hive) -> Cow<'_, Hive> {
+    match hive.layered {
+        true => Cow::Owned(merge(Hive::default(), hive.clone())),
+        false => Cow::Borrowed(hive),
+    }
 }
 
 const INHERITED: Layering = Layering { semantics: Semantics::Merge, inherit_class: true };
@@ -68,17 +82,22 @@ fn changed(old: &Key, new: &Key) -> Option<Key> {
     (*key_values, *key_subkeys) = (values, subkeys);
     if new.written < old.written {
         // A merged key's time is the newest of its layers'; only a key that stands for the lower one can be older.
-        key.layering = Layering { semantics: Semantics::SupersedeLocal, inherit_class: false };
-        key.class = new.class.clone();
-        *key.lists_mut().0 = new.values().to_vec();
+        supersede(&mut key, new);
     }
     Some(key)
+}
+
+/// Makes a key of the delta stand for the lower one's values, class and time.
+fn supersede(key: &mut Key, new: &Key) {
+    key.layering = Layering { semantics: Semantics::SupersedeLocal, inherit_class: false };
+    key.class = new.class.clone();
+    *key.lists_mut().0 = new.values().to_vec();
 }
 
 /// A key that is in no lower hive.
 fn whole(new: &Key) -> Key {
     let mut key = new.bare();
-    key.layering.semantics = Semantics::SupersedeTree;
+    key.layering = Layering { semantics: Semantics::SupersedeTree, inherit_class: false };
     let (values, subkeys) = key.lists_mut();
     *values = new.values().to_vec();
     *subkeys = new.subkeys().iter().map(whole).collect();

@@ -35,7 +35,7 @@ pub enum HiveError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A tree does not fit the format.
+    /// A tree is none that the format can hold.
     #[error("the tree cannot be written as a hive: {0}")]
-    TooLarge(&'static str),
+    Tree(&'static str),
 }

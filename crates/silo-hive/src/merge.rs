@@ -1,114 +1,94 @@
-//! A hive with the hives over it as one.
+//! A hive with a delta hive over it as one.
 
+use crate::overlay::overlay;
+use crate::squash::squashed;
 use crate::tree::{Hive, Key, Layering, Semantics, Value};
 
 /// Lays a delta hive over a hive; what both say is the delta's.
 ///
-/// The result of a plain `base` is plain. Costs what the delta holds, not what the base holds.
+/// Of a plain `base` comes a plain hive. Of a delta hive comes a delta hive that does what both do, one after the other:
+/// `merge(merge(base, lower), upper) == merge(base, merge(lower, upper))`. A plain `delta` says nothing of what is below
+/// it: it stands for all.
+///
+/// Costs what the delta holds, and the lists that it lengthens or shortens.
 #[must_use]
 pub fn merge(base: Hive, delta: Hive) -> Hive {
     if !delta.layered {
-        // Without layering it says nothing of what is below it: it stands for all.
         return delta;
     }
-    let name = base.root.name.clone();
-    // A root cannot be taken away; an empty one is what is left.
-    let mut root = lay_over(Some(base.root), delta.root).unwrap_or_else(|| Key::new(name.clone()));
-    root.name = name;
+    let (below, over) = (as_root(base.root), as_root(delta.root));
+    // The root's name is in no path, and in Windows' own deltas always ROOT: only one that stands for the lower counts.
+    let name = (over.layering.semantics == Semantics::Merge).then(|| below.name.clone());
+    let mut root = match base.layered {
+        true => squashed(Some(below), over),
+        false => laid(below, over),
+    };
+    root.name = name.unwrap_or(root.name);
     Hive { root, layered: base.layered }
 }
 
+/// A root cannot be taken away; one without anything is what is left.
+fn as_root(mut root: Key) -> Key {
+    if root.layering.semantics == Semantics::Tombstone {
+        root.layering.semantics = Semantics::SupersedeTree;
+        let (values, subkeys) = root.lists_mut();
+        values.clear();
+        subkeys.clear();
+    }
+    root
+}
+
+/// A key over one of a plain hive; none if it takes it away.
 fn lay_over(below: Option<Key>, over: Key) -> Option<Key> {
-    let Some(below) = below else { return alone(over) };
-    match over.layering.semantics {
-        Semantics::Tombstone => None,
-        Semantics::SupersedeTree => {
-            let class = over.layering.inherit_class.then(|| below.class.clone());
-            alone(over).map(|mut key| {
-                key.class = class.unwrap_or(key.class);
-                key
-            })
-        }
-        Semantics::SupersedeLocal => Some(merged(below, over, true)),
-        Semantics::Merge => Some(merged(below, over, false)),
+    match below {
+        _ if over.layering.semantics == Semantics::Tombstone => None,
+        Some(below) => Some(laid(below, over)),
+        None => Some(alone(over)),
     }
 }
 
-/// A key of a delta hive with nothing below it.
-fn alone(mut over: Key) -> Option<Key> {
-    if over.layering.semantics == Semantics::Tombstone {
-        return None;
+/// A key that is no tombstone, over one of a plain hive.
+pub(crate) fn laid(mut below: Key, mut over: Key) -> Key {
+    let semantics = over.layering.semantics;
+    if semantics == Semantics::SupersedeTree {
+        let class = over.layering.inherit_class.then_some(below.class);
+        let mut key = alone(over);
+        key.class = class.unwrap_or(key.class);
+        return key;
     }
-    over.layering = Layering::default();
-    let (values, subkeys) = over.lists_mut();
-    values.retain(|v| !v.is_tombstone);
-    *subkeys = std::mem::take(subkeys).into_iter().filter_map(alone).collect();
-    Some(over)
-}
-
-fn merged(mut below: Key, mut over: Key, supersede: bool) -> Key {
     if !over.layering.inherit_class {
         below.class = std::mem::take(&mut over.class);
     }
-    below.written = if supersede { over.written } else { below.written.max(over.written) };
-    below.name = over.name.clone();
-    below.security = over.security.clone();
-    below.is_link = over.is_link;
     let (upper_values, upper_subkeys) = over.lists_mut();
+    let (upper_values, upper_subkeys) = (std::mem::take(upper_values), std::mem::take(upper_subkeys));
     let (values, subkeys) = below.lists_mut();
-    if supersede {
+    if semantics == Semantics::SupersedeLocal {
         values.clear();
     }
-    lay_values(values, std::mem::take(upper_values));
-    // Few upper ones go in one by one, many by one pass over both.
-    if upper_subkeys.len() * 16 < subkeys.len() {
-        for upper in std::mem::take(upper_subkeys) {
-            match subkeys.binary_search_by(|k| k.name.order(&upper.name)) {
-                Ok(at) => {
-                    let lower = std::mem::replace(&mut subkeys[at], Key::new(""));
-                    match lay_over(Some(lower), upper) {
-                        Some(key) => subkeys[at] = key,
-                        None => drop(subkeys.remove(at)),
-                    }
-                }
-                Err(at) => subkeys.splice(at..at, alone(upper)).for_each(drop),
-            }
-        }
-        return below;
-    }
-    let mut result = Vec::with_capacity(subkeys.len() + upper_subkeys.len());
-    let mut lower = std::mem::take(subkeys).into_iter().peekable();
-    for upper in std::mem::take(upper_subkeys) {
-        result.extend(std::iter::from_fn(|| lower.next_if(|k| k.name.order(&upper.name).is_lt())));
-        let same = lower.next_if(|k| k.name.order(&upper.name).is_eq());
-        result.extend(lay_over(same, upper));
-    }
-    result.extend(lower);
-    *subkeys = result;
+    overlay(values, upper_values, |_, over| lasting(over));
+    overlay(subkeys, upper_subkeys, lay_over);
+    below.written = match semantics {
+        Semantics::SupersedeLocal => over.written,
+        _ => below.written.max(over.written),
+    };
+    (below.name, below.security, below.is_link) = (over.name, over.security, over.is_link);
     below
 }
 
-fn lay_values(values: &mut Vec<Value>, upper: Vec<Value>) {
-    if upper.len() * 16 < values.len() {
-        for value in upper {
-            match values.binary_search_by(|v| v.name.order(&value.name)) {
-                Ok(at) if value.is_tombstone => drop(values.remove(at)),
-                Ok(at) => values[at] = value,
-                Err(_) if value.is_tombstone => {}
-                Err(at) => values.insert(at, value),
-            }
-        }
-        return;
+/// A key of a delta hive, no tombstone, with nothing below it.
+pub(crate) fn alone(mut over: Key) -> Key {
+    over.layering = Layering::default();
+    let (values, subkeys) = over.lists_mut();
+    values.retain(|v| !v.is_tombstone);
+    subkeys.retain(|k| k.layering.semantics != Semantics::Tombstone);
+    for subkey in subkeys {
+        let key = std::mem::replace(subkey, Key::new(""));
+        *subkey = alone(key);
     }
-    let mut result = Vec::with_capacity(values.len() + upper.len());
-    let mut lower = std::mem::take(values).into_iter().peekable();
-    for value in upper {
-        result.extend(std::iter::from_fn(|| lower.next_if(|v| v.name.order(&value.name).is_lt())));
-        let _same = lower.next_if(|v| v.name.order(&value.name).is_eq());
-        if !value.is_tombstone {
-            result.push(value);
-        }
-    }
-    result.extend(lower);
-    *values = result;
+    over
+}
+
+/// The value, unless it takes one away.
+pub(crate) fn lasting(value: Value) -> Option<Value> {
+    (!value.is_tombstone).then_some(value)
 }

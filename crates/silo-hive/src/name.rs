@@ -5,7 +5,13 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::error::HiveError;
 use crate::upcase::upcase;
+
+/// Most units of a key's name.
+pub(crate) const KEY_NAME: usize = 255;
+/// Most units of a value's name.
+pub(crate) const VALUE_NAME: usize = 16383;
 
 /// A name: any UTF-16 units, ordered by [`Name::order`] without regard to case, compared by [`Eq`] exactly.
 ///
@@ -63,7 +69,22 @@ impl Name {
         self.units().fold(0u32, |h, u| h.wrapping_mul(37).wrapping_add(u32::from(upcase(u))))
     }
 
-    fn capitals(&self) -> impl Iterator<Item = u16> + '_ {
+    /// Refuses a name of another number of units.
+    pub(crate) fn check(&self, least: usize, most: usize) -> Result<(), HiveError> {
+        match self.len() {
+            n if n < least => Err(self.refused("it is empty")),
+            n if n > most => Err(self.refused("it is too long")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error that the name is.
+    pub(crate) fn refused(&self, problem: &'static str) -> HiveError {
+        HiveError::Name { name: self.to_string(), problem }
+    }
+
+    /// Its capitals, by which lists are in order.
+    pub(crate) fn capitals(&self) -> impl Iterator<Item = u16> + '_ {
         self.units().map(upcase)
     }
 }

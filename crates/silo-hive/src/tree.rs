@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::error::HiveError;
-use crate::name::Name;
+use crate::name::{KEY_NAME, Name, VALUE_NAME};
+use crate::overlay::Named;
 
 /// Types of values ("Key value", Data types). Any other number is legal too.
 pub mod kind {
@@ -204,7 +205,7 @@ impl Key {
     /// # Errors
     /// [`HiveError::Name`] for a name that no hive can hold.
     pub fn insert_value(&mut self, value: Value) -> Result<Option<Value>, HiveError> {
-        check_name(&value.name, 0, 16383)?;
+        value.name.check(0, VALUE_NAME)?;
         Ok(match self.values.binary_search_by(|v| v.name.order(&value.name)) {
             Ok(at) => Some(std::mem::replace(&mut self.values[at], value)),
             Err(at) => {
@@ -225,9 +226,9 @@ impl Key {
     /// # Errors
     /// [`HiveError::Name`] for a name that no hive can hold.
     pub fn insert_subkey(&mut self, key: Key) -> Result<Option<Key>, HiveError> {
-        check_name(&key.name, 1, 255)?;
+        key.name.check(1, KEY_NAME)?;
         if key.name.units().any(|u| u == u16::from(b'\\')) {
-            return Err(HiveError::Name { name: key.name.to_string(), problem: "it has a backslash" });
+            return Err(key.name.refused("it has a backslash"));
         }
         Ok(match self.subkeys.binary_search_by(|k| k.name.order(&key.name)) {
             Ok(at) => Some(std::mem::replace(&mut self.subkeys[at], key)),
@@ -273,11 +274,22 @@ impl Key {
     }
 }
 
-fn check_name(name: &Name, least: usize, most: usize) -> Result<(), HiveError> {
-    let problem = match name.len() {
-        n if n < least => "it is empty",
-        n if n > most => "it is too long",
-        _ => return Ok(()),
-    };
-    Err(HiveError::Name { name: name.to_string(), problem })
+impl Named for Key {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn blank() -> Self {
+        Self::new("")
+    }
+}
+
+impl Named for Value {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn blank() -> Self {
+        Self::new("", kind::NONE, Bytes::new())
+    }
 }

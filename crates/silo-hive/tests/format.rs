@@ -1,8 +1,10 @@
-//! The format by example: a delta hive written down byte by byte, and what reading must refuse.
+//! The format by example: a delta hive written down byte by byte, each kind of record, and what cannot be written.
 
-use std::io::Read;
+mod files;
 
-use silo_hive::{Hive, HiveError, Key, Layering, Semantics, Value, kind, merge};
+use silo_hive::{Hive, HiveError, Key, Layering, Semantics, Value, diff, kind, merge};
+
+use files::{put, sign, written_down};
 
 /// 1700000000 seconds after 1970 as a FILETIME.
 const TIME: u64 = 0x01da_1747_c66d_0000;
@@ -25,22 +27,6 @@ fn example() -> Hive {
     root.insert_subkey(acme).unwrap();
     root.insert_subkey(old).unwrap();
     Hive { root, layered: true }
-}
-
-/// The same hive, made by hand from the specification and read by yarp, python-registry, regipy and hivex; 8192 bytes.
-fn written_down() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(&include_bytes!("data/Software_Delta.gz")[..])
-        .read_to_end(&mut bytes)
-        .unwrap();
-    bytes
-}
-
-/// Makes the checksum right.
-fn sign(bytes: &mut [u8]) {
-    let words = bytes[..0x1fc].chunks_exact(4);
-    let sum = words.fold(0, |s, w| s ^ u32::from_le_bytes(w.try_into().unwrap()));
-    bytes[0x1fc..0x200].copy_from_slice(&sum.to_le_bytes());
 }
 
 #[test]
@@ -103,53 +89,133 @@ fn names_that_no_hive_can_hold() {
     assert_eq!(key.insert_value(Value::dword("a", 2)).unwrap(), Some(Value::dword("A", 1)));
 }
 
+/// Where the list of the root's subkeys is in the file that is written down, and the keys that it names.
+const LIST: usize = 0x11d0 + 4;
+const KEYS: [u32; 2] = [0x120, 0x178];
+
 #[test]
-fn what_is_broken_is_named() {
-    let check = |change: &dyn Fn(&mut Vec<u8>), wanted: &str| {
+fn every_kind_of_list_and_every_version() {
+    let check = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = written_down();
         change(&mut bytes);
-        if bytes.len() > 0x200 && wanted != "checksum" {
-            sign(&mut bytes);
-        }
-        let error = Hive::from_bytes(bytes).unwrap_err().to_string();
-        assert!(error.contains(wanted), "{error:?} should say {wanted:?}");
+        sign(&mut bytes);
+        assert_eq!(Hive::from_bytes(bytes).unwrap(), example());
     };
-    check(&|b| b.truncate(100), "shorter than a base block");
-    check(&|b| b.truncate(5000), "ends before its last bin");
-    check(&|b| b[0] = b'x', "does not begin with \"regf\"");
-    check(&|b| b[0x18] = 9, "version");
-    check(&|b| b[0x1c] = 6, "log");
-    check(&|b| b[4] = 2, "sequence numbers differ");
-    check(&|b| b[0x30] = 1, "checksum");
-    check(&|b| b[0x1000] = 0, "hbin at offset 0x1000");
-    check(&|b| b[0x1008] = 1, "hbin at offset 0x1000");
-    check(&|b| b[0x24] = 0x21, "nk at offset 0x1021: there can be no cell");
-    check(&|b| b[0x1024] = 0, "nk at offset 0x1020: the signature is missing");
-    check(&|b| b[0x1023] = 0, "nk at offset 0x1020: the cell is free");
-    // Acme is its own subkey: the list of the root stands in for its missing one.
-    check(&|b| b[0x1124 + 0x14] = 2, "subkey list at offset");
-    check(
-        &|b| b[0x11d0 + 4 + 4..][..4].copy_from_slice(&0x20u32.to_le_bytes()),
-        "nk at offset 0x1020: the cell is another record's",
-    );
-    check(&|b| b[0x11d0 + 6] = 200, "more entries than the cell has room for");
-    check(&|b| b[0x11e8 + 4 + 2] = 99, "vk at offset 0x11e8: the name is longer");
-    check(&|b| b[0x1078 + 4 + 0x10] = 0xff, "sk at offset 0x1078");
+    check(&|b| b[LIST..LIST + 2].copy_from_slice(b"lf"));
+    check(&|b| {
+        b[LIST..LIST + 2].copy_from_slice(b"li");
+        put(b, LIST + 4, &KEYS);
+    });
+    check(&|b| {
+        // An index of two lists in what was free: a cell of 24 bytes, then two of 16.
+        put(b, 0x12a0, &[-24i32 as u32, u32::from_le_bytes(*b"ri\x02\0"), 0x2b8, 0x2c8, 0, 0]);
+        for (i, key) in KEYS.iter().enumerate() {
+            let list = [-16i32 as u32, u32::from_le_bytes(*b"li\x01\0"), *key, 0];
+            put(b, 0x12b8 + i * 16, &list);
+        }
+        put(b, 0x12d8, &[0xd60 - 56]);
+        put(b, 0x1024 + 0x1c, &[0x2a0]);
+    });
+    for minor in 3..=6 {
+        check(&|b| b[0x18] = minor);
+    }
+    // In another order than that of the names; with other bytes behind the last bin.
+    check(&|b| put(b, LIST + 4, &[KEYS[1], 0x0001_b1b7, KEYS[0], 0x0033_aece]));
+    check(&|b| b.extend(vec![0xff; 4096 + 7]));
 }
 
 #[test]
-fn no_bytes_panic() {
-    let whole = written_down();
-    for at in (0..whole.len()).filter(|at| *at < 0x200 || *at >= 0x1000 && *at < 0x1300) {
-        for value in [0, 1, 0x7f, 0x80, 0xff] {
-            let mut bytes = whole.clone();
-            bytes[at] = value;
-            let sum =
-                bytes[..0x1fc].chunks_exact(4).fold(0, |s, w| s ^ u32::from_le_bytes(w.try_into().unwrap()));
-            bytes[0x1fc..0x200].copy_from_slice(&sum.to_le_bytes());
-            if let Ok(hive) = Hive::from_bytes(bytes) {
-                let _ = merge(Hive::default(), hive);
-            }
+fn volatile_keys_are_left_out() {
+    let mut bytes = written_down();
+    bytes[0x1124 + 2] |= 1;
+    // What a running system leaves in the fields for them.
+    put(&mut bytes, 0x1024 + 0x18, &[7, 0, 0x8000_0180]);
+    put(&mut bytes, 0x1024 + 0x1c, &[0x1d0]);
+    let hive = Hive::from_bytes(bytes).unwrap();
+    assert_eq!(hive.root.subkeys(), [example().root.subkey("Old").unwrap().clone()]);
+}
+
+#[test]
+fn without_its_flag_layering_does_not_count() {
+    let mut bytes = written_down();
+    bytes[0x90] = 0;
+    sign(&mut bytes);
+    let hive = Hive::from_bytes(bytes).unwrap();
+    assert!(!hive.layered);
+    assert_eq!(hive.root.subkey("Acme").unwrap().layering, Layering::default());
+    assert!(!hive.root.at_path("Old").unwrap().value("gone").unwrap().is_tombstone);
+}
+
+#[test]
+fn descriptors_are_shared_and_counted() {
+    let mut hive = Hive::default();
+    for i in 0..10u8 {
+        let mut key = Key::new(format!("k{i}").as_str());
+        key.security = vec![i % 3; 40].into();
+        hive.root.insert_subkey(key).unwrap();
+    }
+    let bytes = hive.to_bytes().unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let first = word(0x1024 + 0x2c);
+    let (mut counts, mut at) = (Vec::new(), first);
+    loop {
+        let sk = 0x1000 + at as usize + 4;
+        assert_eq!(&bytes[sk..sk + 2], b"sk");
+        counts.push(word(sk + 12));
+        let next = word(sk + 4);
+        assert_eq!(word(0x1000 + next as usize + 4 + 8), at, "the next one points back");
+        at = next;
+        if at == first {
+            break;
         }
     }
+    assert_eq!(counts, [1, 4, 3, 3]);
+}
+
+#[test]
+fn trees_that_no_file_can_hold() {
+    let check = |change: &dyn Fn(&mut Hive), wanted: &str| {
+        let mut hive = Hive::default();
+        for name in ["a", "b"] {
+            hive.root.insert_subkey(Key::new(name)).unwrap();
+        }
+        change(&mut hive);
+        let error = hive.to_bytes().unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error:?} should say {wanted:?}");
+    };
+    let set = |hive: &mut Hive, change: &dyn Fn(&mut Key)| change(hive.root.subkey_mut("a").unwrap());
+    check(&|h| h.root.name = "".into(), "it is empty");
+    check(&|h| set(h, &|k| k.name = "a".repeat(256).as_str().into()), "it is too long");
+    check(&|h| set(h, &|k| k.name = "c".into()), "\"b\" cannot be written: it is not in its place");
+    check(&|h| set(h, &|k| k.name = "B".into()), "it is not in its place");
+    check(&|h| set(h, &|k| k.class = vec![0; 65536].into()), "class");
+    check(&|h| set(h, &|k| k.security = Vec::new().into()), "security");
+    check(&|h| set(h, &|k| k.layering.inherit_class = true), "layering");
+    check(&|h| drop(h.root.insert_value(Value::tombstone("v"))), "tombstone");
+    let nested = |depth: usize| {
+        (1..depth).fold(Key::new("k"), |below, _| {
+            let mut key = Key::new("k");
+            key.insert_subkey(below).unwrap();
+            key
+        })
+    };
+    check(&|h| h.root = nested(513), "deeper than 512");
+    let deepest = Hive { root: nested(512), layered: false };
+    assert_eq!(Hive::from_bytes(deepest.to_bytes().unwrap()).unwrap(), deepest);
+}
+
+#[test]
+fn the_name_of_a_root() {
+    let [old, new] = ["ROOT", "CMI-CreateHive{1}"].map(|name| Hive { root: Key::new(name), layered: false });
+    // A delta that merges, such as Windows' own, leaves the name as it is.
+    assert_eq!(merge(new.clone(), example()).root.name, new.root.name);
+    assert_eq!(merge(old.clone(), diff(&old, &new)), new);
+    assert_eq!(merge(new.clone(), diff(&new, &old)), old);
+}
+
+#[test]
+fn a_delta_hive_in_a_difference_is_what_it_makes_of_nothing() {
+    let plain = merge(Hive::default(), example());
+    assert_eq!(diff(&example(), &plain).root.count(), 1);
+    assert_eq!(merge(Hive::default(), diff(&Hive::default(), &example())), plain);
 }

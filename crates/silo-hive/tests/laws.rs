@@ -1,82 +1,26 @@
-//! What must hold for all trees: reading gives what was written, a merged difference gives the new tree.
+//! What must hold for all trees: reading gives what was written, a merged difference gives the new tree, and deltas can be
+//! made one.
 
-use bytes::Bytes;
+mod strategies;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use silo_hive::{Hive, Key, Value, diff, from_reg, merge, to_reg};
+use silo_hive::{Hive, apply_reg, diff, from_reg, merge, to_reg};
 
-/// Few names, so that trees meet in them; in both cases and from all planes.
-fn name() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "[a-cA-C]{1,2}",
-        "[\u{e4}\u{c4}\u{416}\u{436}\u{df}]{1,2}",
-        "[ -~&&[^\\\\]]{1,8}",
-        Just("\u{1f600}".to_owned())
-    ]
-}
+use strategies::{delta, edit, edit_hive, hive};
 
-fn value() -> impl Strategy<Value = Value> {
-    let data = prop_oneof![4 => vec(any::<u8>(), 0..40), 1 => (16340usize..16350).prop_map(|n| vec![7; n])];
-    (prop_oneof![name(), Just(String::new())], prop_oneof![0u32..12, any::<u32>()], data)
-        .prop_map(|(name, kind, data)| Value::new(name.as_str(), kind, data))
-}
+const PREFIX: &str = "HKEY_LOCAL_MACHINE\\Some";
 
-fn build(
-    (name, written, class, link, security): (String, u64, u8, bool, u8),
-    values: Vec<Value>,
-    subkeys: Vec<Key>,
-) -> Key {
-    let mut key = Key::new(name.as_str());
-    key.written = written;
-    key.class = Bytes::from(vec![class; usize::from(class % 3) * 2]);
-    key.is_link = link;
-    if security > 0 {
-        key.security = Bytes::from(vec![security; 20]);
-    }
-    for value in values {
-        key.insert_value(value).unwrap();
-    }
-    for subkey in subkeys {
-        key.insert_subkey(subkey).unwrap();
-    }
-    key
-}
-
-fn key() -> impl Strategy<Value = Key> {
-    let own = || (name(), 0u64..4, 0u8..6, any::<bool>(), 0u8..3);
-    let leaf = (own(), vec(value(), 0..4)).prop_map(|(own, values)| build(own, values, Vec::new()));
-    leaf.prop_recursive(4, 40, 5, move |inner| {
-        (own(), vec(value(), 0..4), vec(inner, 0..5))
-            .prop_map(|(own, values, subkeys)| build(own, values, subkeys))
-    })
-}
-
-fn hive() -> impl Strategy<Value = Hive> {
-    (key(), vec(key(), 0..12)).prop_map(|(mut root, subkeys)| {
-        root.name = "ROOT".into();
-        for subkey in subkeys {
-            root.insert_subkey(subkey).unwrap();
-        }
-        Hive { root, layered: false }
-    })
-}
-
-/// The key with all times zero.
-fn timeless(mut key: Key) -> Key {
-    key.written = 0;
-    let names: Vec<String> = key.subkeys().iter().map(|k| k.name.to_string()).collect();
-    for name in names {
-        let subkey = key.remove_subkey(&name).unwrap();
-        key.insert_subkey(timeless(subkey)).unwrap();
-    }
-    key
+/// As a file gives it back.
+fn through_file(hive: &Hive) -> Hive {
+    Hive::from_bytes(hive.to_bytes().unwrap()).unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read(hive in hive()) {
+    fn what_is_written_is_read(hive in prop_oneof![hive(), delta()]) {
         let bytes = hive.to_bytes().unwrap();
         let read = Hive::from_bytes(bytes.clone()).unwrap();
         prop_assert_eq!(&read, &hive);
@@ -85,7 +29,7 @@ proptest! {
 
     #[test]
     fn a_difference_makes_the_new_of_the_old(old in hive(), new in hive()) {
-        let delta = Hive::from_bytes(diff(&old, &new).to_bytes().unwrap()).unwrap();
+        let delta = through_file(&diff(&old, &new));
         prop_assert_eq!(merge(old, delta), new);
     }
 
@@ -97,29 +41,74 @@ proptest! {
     }
 
     #[test]
-    fn text_says_the_same(old in hive(), new in hive()) {
-        const PREFIX: &str = "HKEY_LOCAL_MACHINE\\Some";
-        // A key that became older stands for the lower one, for which text has no words.
-        let [old, new] = [old, new].map(|hive| Hive { root: timeless(hive.root), ..hive });
+    fn a_chain_of_deltas_is_the_last_state_one_by_one_and_as_one(
+        first in hive(),
+        steps in vec(vec(edit(), 0..4), 1..12),
+    ) {
+        let mut states = vec![first.clone()];
+        for edits in steps {
+            let mut next = states.last().unwrap().clone();
+            edits.iter().for_each(|e| edit_hive(&mut next, e));
+            states.push(next);
+        }
+        let deltas: Vec<Hive> = states.windows(2).map(|pair| through_file(&diff(&pair[0], &pair[1]))).collect();
+        let mut merged = first.clone();
+        for (delta, state) in deltas.iter().zip(&states[1..]) {
+            merged = merge(merged, delta.clone());
+            prop_assert_eq!(&merged, state);
+        }
+        let one = deltas.into_iter().reduce(merge).unwrap();
+        prop_assert_eq!(merge(first, through_file(&one)), merged);
+    }
+
+    #[test]
+    fn an_edit_is_a_delta_of_that_edit_alone(old in hive(), edit in edit()) {
+        let mut new = old.clone();
+        edit_hive(&mut new, &edit);
         let delta = diff(&old, &new);
+        // No more than the path to the key, and what was taken away, made or described below it.
+        let spare = if let strategies::Change::Add(key) = &edit.1 { key.count() } else { 1 };
+        let replaced = old.root.count();
+        prop_assert!(delta.root.count() <= edit.0.len() + 1 + spare + replaced);
+        prop_assert_eq!(merge(old, delta), new);
+    }
+
+    #[test]
+    fn deltas_of_any_layering_can_be_made_one(base in hive(), lower in delta(), upper in delta()) {
+        let one_by_one = merge(merge(base.clone(), lower.clone()), upper.clone());
+        let one = through_file(&merge(lower, upper));
+        prop_assert!(one.layered);
+        prop_assert_eq!(merge(base, one), one_by_one);
+    }
+
+    #[test]
+    fn text_says_the_same(old in hive(), new in hive()) {
+        // Text has no words for a key that stands for a lower one of a later time or another root.
+        let delta = diff(&timeless(&old), &timeless(&new));
         let text = to_reg(&delta, PREFIX).unwrap();
         let read = from_reg(text.as_bytes(), &PREFIX.to_lowercase()).unwrap();
         // Keys and values are all that text has.
         let plain = |hive: &Hive| to_reg(hive, PREFIX).unwrap().to_uppercase();
-        prop_assert_eq!(plain(&merge(old, read)), plain(&new));
+        prop_assert_eq!(plain(&merge(old.clone(), read)), plain(&new));
         let utf16: Vec<u8> = "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
-        prop_assert!(from_reg(&utf16, PREFIX).is_ok());
+        let mut applied = old;
+        apply_reg(&mut applied, &utf16, PREFIX).unwrap();
+        prop_assert_eq!(plain(&applied), plain(&new));
+        prop_assert_eq!(through_file(&applied), applied);
     }
+}
 
-    #[test]
-    fn any_bytes_are_read_or_refused(mut bytes in vec(any::<u8>(), 0..9000), hive in hive(), at in vec(any::<(u16, u8)>(), 1..9)) {
-        let _ = Hive::from_bytes(bytes.clone());
-        let mut whole = hive.to_bytes().unwrap();
-        for (at, value) in at {
-            let at = 4096 + usize::from(at) % (whole.len() - 4096);
-            whole[at] = value;
+/// The hive with all times zero and the common name of a root.
+fn timeless(hive: &Hive) -> Hive {
+    fn walk(key: &mut silo_hive::Key) {
+        key.written = 0;
+        let names: Vec<String> = key.subkeys().iter().map(|k| k.name.to_string()).collect();
+        for name in names {
+            walk(key.subkey_mut(&name).unwrap());
         }
-        let _ = Hive::from_bytes(whole);
-        bytes.truncate(0);
     }
+    let mut hive = hive.clone();
+    hive.root.name = "ROOT".into();
+    walk(&mut hive.root);
+    hive
 }

@@ -1,4 +1,6 @@
-//! Bins and cells ("Hive bin", "Cell"): from an offset to the bytes of a record, each cell once.
+//! Bins and cells ("Hive bin", "Cell"): from an offset to the bytes of a record, each byte once.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -12,7 +14,7 @@ const BIN_HEADER: usize = 32;
 /// All bins of a hive.
 pub(super) struct Cells {
     bins: Bytes,
-    /// A bit for each eight bytes: a cell that begins there has been read.
+    /// A bit for each eight bytes: they are of a cell that has been read.
     taken: Vec<u64>,
 }
 
@@ -39,19 +41,8 @@ impl Cells {
         Ok(Self { bins, taken })
     }
 
-    /// The content of a cell that belongs to one record only.
+    /// The content of a cell. Each byte of a file is one record's only: what is read is never more than what there is.
     pub(super) fn take(&mut self, record: &'static str, offset: u32) -> Result<Bytes, HiveError> {
-        let content = self.look(record, offset)?;
-        let (word, bit) = (offset as usize / 512, offset / 8 % 64);
-        if self.taken[word] >> bit & 1 == 1 {
-            return Err(broken(record, offset, "the cell is another record's"));
-        }
-        self.taken[word] |= 1 << bit;
-        Ok(content)
-    }
-
-    /// The content of a cell that may be shared.
-    pub(super) fn look(&self, record: &'static str, offset: u32) -> Result<Bytes, HiveError> {
         let at = offset as usize;
         if !at.is_multiple_of(8) || at < BIN_HEADER || at + 4 > self.bins.len() {
             return Err(broken(record, offset, "there can be no cell"));
@@ -64,7 +55,31 @@ impl Cells {
         if size < 8 || size > self.bins.len() - at {
             return Err(broken(record, offset, "the cell's size does not fit"));
         }
+        if !self.claim(at / 8..(at + size).div_ceil(8)) {
+            return Err(broken(record, offset, "the cell is another record's"));
+        }
         Ok(self.bins.slice(at + 4..at + size))
+    }
+
+    /// Marks units of eight bytes as some record's; false if one is.
+    fn claim(&mut self, units: Range<usize>) -> bool {
+        let mut at = units.start;
+        while at < units.end {
+            let count = (64 - at % 64).min(units.end - at);
+            let bits = u64::MAX >> (64 - count) << (at % 64);
+            let word = &mut self.taken[at / 64];
+            if *word & bits != 0 {
+                return false;
+            }
+            *word |= bits;
+            at += count;
+        }
+        true
+    }
+
+    /// How many things of a size the file has room for: no list names more.
+    pub(super) fn room(&self, size: usize) -> usize {
+        self.bins.len() / size
     }
 }
 

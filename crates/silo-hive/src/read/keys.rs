@@ -58,10 +58,14 @@ impl Keys {
             return Ok(None);
         }
         let length = usize::from(half(0x48));
-        if length == 0 || cell.len() < FIXED + length {
-            return Err(bad("the name is empty or longer than the cell"));
+        if cell.len() < FIXED + length {
+            return Err(bad("the name is longer than the cell"));
         }
-        let mut key = Key::new(Name::stored(cell.slice(FIXED..FIXED + length), flags & LATIN1 == 0));
+        let name = Name::stored(cell.slice(FIXED..FIXED + length), flags & LATIN1 == 0);
+        if name.is_empty() {
+            return Err(bad("the name is empty"));
+        }
+        let mut key = Key::new(name);
         key.written = u64::from(word(4)) | u64::from(word(8)) << 32;
         key.is_link = flags & LINK != 0;
         key.class = self.class(word(0x30), usize::from(half(0x4a)))?;
@@ -88,7 +92,7 @@ impl Keys {
             if list.len() != word(0x14) as usize {
                 return Err(bad("the list of subkeys has another length than the key says"));
             }
-            subkeys.reserve(list.len());
+            subkeys.reserve_exact(list.len());
             for at in list {
                 subkeys.extend(self.key(at, depth + 1)?);
             }
@@ -123,6 +127,9 @@ impl Keys {
         let size = u32_at(&cell, 0x10).unwrap_or(u32::MAX) as usize;
         if cell.len() < 0x14 || size > cell.len() - 0x14 {
             return Err(broken("sk", offset, "the descriptor is longer than the cell"));
+        }
+        if size == 0 {
+            return Err(broken("sk", offset, "the descriptor is empty"));
         }
         let descriptor = cell.slice(0x14..0x14 + size);
         self.security.insert(offset, descriptor.clone());

@@ -3,20 +3,25 @@
 use super::cells::{Cells, broken, u16_at, u32_at};
 use crate::error::HiveError;
 
+/// The least that a subkey takes: its record and its place in a list.
+const SUBKEY: usize = 92;
+
 /// The cells of the subkeys that a list names, in its order.
 pub(super) fn subkeys(cells: &mut Cells, offset: u32) -> Result<Vec<u32>, HiveError> {
     let list = cells.take("subkey list", offset)?;
-    if list.get(..2) != Some(b"ri") {
-        let mut keys = Vec::new();
-        leaf(&list, offset, &mut keys)?;
-        return Ok(keys);
-    }
     let mut keys = Vec::new();
-    for part in entries(&list, offset, "ri", 4)? {
-        let list = cells.take("subkey list", part)?;
-        leaf(&list, part, &mut keys)?;
+    if list.get(..2) == Some(b"ri") {
+        for part in entries(&list, offset, "ri", 4)? {
+            let list = cells.take("subkey list", part)?;
+            leaf(&list, part, &mut keys)?;
+        }
+    } else {
+        leaf(&list, offset, &mut keys)?;
     }
-    Ok(keys)
+    match keys.len() > cells.room(SUBKEY) {
+        true => Err(broken("subkey list", offset, "it names more keys than the file has room for")),
+        false => Ok(keys),
+    }
 }
 
 fn leaf(list: &[u8], offset: u32, keys: &mut Vec<u32>) -> Result<(), HiveError> {

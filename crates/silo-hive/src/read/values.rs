@@ -11,6 +11,8 @@ use crate::tree::Value;
 const RESIDENT: u32 = 1 << 31;
 /// More than this lies in segments of this size, from version 1.4 on ("Big data").
 const SEGMENT: usize = 16344;
+/// The least that a value takes: its record and its place in a list.
+const VALUE: usize = 28;
 const LATIN1: u16 = 1;
 const TOMBSTONE: u16 = 2;
 
@@ -27,7 +29,14 @@ pub(super) fn values(
     let Some(entries) = entries else {
         return Err(broken("value list", offset, "the cell has no room for so many values"));
     };
-    entries.chunks_exact(4).filter_map(|e| u32_at(e, 0)).map(|at| value(cells, at, minor, layered)).collect()
+    if count as usize > cells.room(VALUE) {
+        return Err(broken("value list", offset, "it names more values than the file has room for"));
+    }
+    let mut values = Vec::with_capacity(count as usize);
+    for at in entries.chunks_exact(4).filter_map(|e| u32_at(e, 0)) {
+        values.push(value(cells, at, minor, layered)?);
+    }
+    Ok(values)
 }
 
 fn value(cells: &mut Cells, offset: u32, minor: u32, layered: bool) -> Result<Value, HiveError> {
@@ -79,8 +88,10 @@ fn data(cells: &mut Cells, offset: u32, size: usize, minor: u32) -> Result<Bytes
     if list.len() < count * 4 {
         return Err(broken("db list", at, "it has more segments than the cell has room for"));
     }
-    // Segments are cells of their own, taken once each: the sum is never longer than the file.
-    let mut whole = BytesMut::new();
+    if size > cells.room(1) {
+        return Err(bad("the data are longer than the file"));
+    }
+    let mut whole = BytesMut::with_capacity(size);
     for segment in list[..count * 4].chunks_exact(4).filter_map(|e| u32_at(e, 0)) {
         let wanted = SEGMENT.min(size - whole.len());
         let bytes = cells.take("db segment", segment)?;

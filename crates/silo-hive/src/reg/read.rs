@@ -1,27 +1,45 @@
-//! From text to a delta hive.
+//! From text to a delta hive, or into a hive.
 
 use bytes::Bytes;
 
 use super::HEADER;
+use super::edits::Edits;
 use crate::error::HiveError;
-use crate::tree::{Hive, Key, Layering, Semantics, Value, kind};
+use crate::name::{KEY_NAME, Name, VALUE_NAME};
+use crate::tree::{Hive, Value, kind};
 
-const MERGE: Layering = Layering { semantics: Semantics::Merge, inherit_class: true };
+/// Keys that a path may have below the root: Windows' own bound.
+const DEPTH: usize = 511;
 
 /// Reads text (UTF-16 with a byte order mark, or UTF-8) whose keys all begin with `prefix`, in any case.
 ///
 /// The result is a delta hive, as the text is one: it sets and takes away. Merged into an empty hive it is a hive of what
-/// the text sets.
+/// the text sets. What text does not say of a key, its security descriptor and that it is a link, is there as of a plain new
+/// key; [`apply_reg`] leaves it as it is.
 ///
 /// # Errors
 /// [`HiveError::Text`] with the line.
 pub fn from_reg(text: &[u8], prefix: &str) -> Result<Hive, HiveError> {
+    Ok(edits(text, prefix)?.into_delta())
+}
+
+/// Does to a plain hive what a text says, as `regedit` does: keys that are there keep their names' case, classes, times and
+/// descriptors; a new key has its parent's descriptor.
+///
+/// # Errors
+/// As [`from_reg`]; the hive is then as it was.
+pub fn apply_reg(hive: &mut Hive, text: &[u8], prefix: &str) -> Result<(), HiveError> {
+    edits(text, prefix)?.apply(&mut hive.root);
+    Ok(())
+}
+
+fn edits(text: &[u8], prefix: &str) -> Result<Edits, HiveError> {
     let text = decode(text)?;
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     if lines.next().is_none_or(|(_, line)| line != HEADER) {
         return Err(bad(1, "the first line is not \"Windows Registry Editor Version 5.00\""));
     }
-    let mut hive = Hive { layered: true, ..Hive::default() };
+    let mut root = Edits::root();
     let mut path: Option<Vec<&str>> = None;
     while let Some((number, line)) = lines.next() {
         if line.is_empty() || line.starts_with(';') {
@@ -34,9 +52,11 @@ pub fn from_reg(text: &[u8], prefix: &str) -> Result<Hive, HiveError> {
             let gone = inside.strip_prefix('-');
             let names = below(gone.unwrap_or(inside), prefix)
                 .ok_or_else(|| bad(number, "the key is not below the one that was asked for"))?;
-            match gone {
-                Some(_) => remove(&mut hive.root, &names, number)?,
-                None => drop(at(&mut hive.root, &names, number)?),
+            check(&names).map_err(|problem| bad(number, problem))?;
+            match (gone, names.split_last()) {
+                (None, _) => drop(root.make(&names)),
+                (Some(_), Some((last, parents))) => root.remove(parents, last),
+                (Some(_), None) => return Err(bad(number, "the whole hive cannot be taken away")),
             }
             path = gone.is_none().then_some(names);
             continue;
@@ -51,15 +71,23 @@ pub fn from_reg(text: &[u8], prefix: &str) -> Result<Hive, HiveError> {
             }
         }
         let value = value(&whole).ok_or_else(|| bad(number, "it is no value"))?;
-        let key = at(&mut hive.root, path, number)?;
-        // In a key that is new there is nothing to take away.
-        if value.is_tombstone && key.layering.semantics == Semantics::SupersedeTree {
-            key.remove_value(&value.name.to_string());
-        } else {
-            key.insert_value(value)?;
+        if value.name.len() > VALUE_NAME {
+            return Err(bad(number, "the value's name is too long"));
         }
+        root.set(path, value);
     }
-    Ok(hive)
+    Ok(root)
+}
+
+/// What is wrong with a path, if anything.
+fn check(names: &[&str]) -> Result<(), &'static str> {
+    if names.len() > DEPTH {
+        return Err("keys are nested deeper than 512");
+    }
+    match names.iter().any(|name| !(1..=KEY_NAME).contains(&Name::from(*name).len())) {
+        true => Err("a key's name is empty or longer than 255"),
+        false => Ok(()),
+    }
 }
 
 fn bad(line: usize, problem: &'static str) -> HiveError {
@@ -70,6 +98,9 @@ fn decode(bytes: &[u8]) -> Result<String, HiveError> {
     let wrong = || bad(1, "it is neither UTF-16 nor UTF-8 text");
     match bytes {
         [0xff, 0xfe, rest @ ..] => {
+            if !rest.len().is_multiple_of(2) {
+                return Err(wrong());
+            }
             let units: Vec<u16> = rest.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
             String::from_utf16(&units).map_err(|_| wrong())
         }
@@ -84,46 +115,6 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<Vec<&'a str>> {
         names.next().filter(|n| n.eq_ignore_ascii_case(wanted))?;
     }
     Some(names.collect())
-}
-
-/// The key at a path, made where it is missing.
-fn at<'a>(root: &'a mut Key, names: &[&str], line: usize) -> Result<&'a mut Key, HiveError> {
-    let mut key = root;
-    for name in names {
-        let new = key.layering.semantics == Semantics::SupersedeTree;
-        let missing = match key.subkey_mut(name) {
-            None => true,
-            Some(gone) if gone.layering.semantics == Semantics::Tombstone => {
-                gone.layering = Layering { semantics: Semantics::SupersedeTree, inherit_class: false };
-                false
-            }
-            Some(_) => false,
-        };
-        if missing {
-            let mut fresh = Key::new(*name);
-            fresh.layering = MERGE;
-            if new {
-                fresh.layering = Layering { semantics: Semantics::SupersedeTree, inherit_class: false };
-            }
-            key.insert_subkey(fresh)?;
-        }
-        key = key.subkey_mut(name).ok_or_else(|| bad(line, "the key's name is empty"))?;
-    }
-    Ok(key)
-}
-
-fn remove(root: &mut Key, names: &[&str], line: usize) -> Result<(), HiveError> {
-    let Some((last, parents)) = names.split_last() else {
-        return Err(bad(line, "the whole hive cannot be taken away"));
-    };
-    let parent = at(root, parents, line)?;
-    parent.remove_subkey(last);
-    if parent.layering.semantics == Semantics::SupersedeTree {
-        return Ok(());
-    }
-    let mut gone = Key::new(*last);
-    gone.layering = Layering { semantics: Semantics::Tombstone, inherit_class: false };
-    parent.insert_subkey(gone).map(drop)
 }
 
 /// `"name"=data`, `@=data`.
@@ -143,19 +134,24 @@ fn value(line: &str) -> Option<Value> {
     }
     let (form, data) = data.split_once(':')?;
     if form.eq_ignore_ascii_case("dword") {
-        return Some(Value::dword(name, u32::from_str_radix(data.trim(), 16).ok()?));
+        return Some(Value::dword(name, hex(data.trim())?));
     }
     let form = form.to_ascii_lowercase();
     let number = match form.strip_prefix("hex")? {
         "" => kind::BINARY,
-        number => u32::from_str_radix(number.strip_prefix('(')?.strip_suffix(')')?, 16).ok()?,
+        number => hex(number.strip_prefix('(')?.strip_suffix(')')?)?,
     };
     let bytes = data.split(',').map(str::trim);
     let bytes: Option<Vec<u8>> = match data.trim() {
         "" => Some(Vec::new()),
-        _ => bytes.map(|b| u8::from_str_radix(b, 16).ok()).collect(),
+        _ => bytes.map(|b| hex(b)?.try_into().ok()).collect(),
     };
     Some(Value::new(name, number, Bytes::from(bytes?)))
+}
+
+/// A number of digits only; a sign is none.
+fn hex(digits: &str) -> Option<u32> {
+    u32::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with(['+', '-']))
 }
 
 /// A text in quotes, and what follows it.

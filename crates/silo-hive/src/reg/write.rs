@@ -7,6 +7,8 @@ use crate::error::HiveError;
 use crate::name::Name;
 use crate::tree::{Hive, Key, Semantics, Value, kind};
 
+/// Most bytes of a text: each key stands there with its whole path, which may make much of a small hive.
+const LONGEST: usize = 1 << 30;
 /// Columns after which bytes go on in the next line.
 const WIDTH: usize = 76;
 
@@ -17,7 +19,7 @@ const WIDTH: usize = 76;
 /// [`Semantics::SupersedeLocal`].
 ///
 /// # Errors
-/// [`HiveError::Name`] for a name with half of a surrogate pair.
+/// [`HiveError::Name`] for a name with half of a surrogate pair or a line's end; [`HiveError::Tree`] for more than 1 GiB.
 pub fn to_reg(hive: &Hive, prefix: &str) -> Result<String, HiveError> {
     let mut text = format!("{HEADER}\r\n");
     key(&mut text, &hive.root, prefix, false)?;
@@ -25,6 +27,9 @@ pub fn to_reg(hive: &Hive, prefix: &str) -> Result<String, HiveError> {
 }
 
 fn key(text: &mut String, key: &Key, path: &str, in_new: bool) -> Result<(), HiveError> {
+    if text.len() > LONGEST {
+        return Err(HiveError::Tree("as text it has more than 1 GiB"));
+    }
     let semantics = key.layering.semantics;
     if semantics == Semantics::Tombstone {
         let _ = write!(text, "\r\n[-{path}]\r\n");

@@ -1,6 +1,7 @@
 //! The new format: entries one after the other, each with its checksums (Windows 8.1 and later).
 
-use super::{Target, marvin, word};
+use super::target::Target;
+use super::{marvin, word};
 use crate::error::HiveError;
 
 const FIRST: usize = 512;
@@ -13,10 +14,6 @@ pub(super) fn apply(
     mut next: u32,
     last: &mut Option<u32>,
 ) -> Result<(), HiveError> {
-    // The log that comes second goes on where the first ends, or the first one's end is lost.
-    if last.is_some_and(|last| last.wrapping_add(1) != next) {
-        return Ok(());
-    }
     let mut at = FIRST;
     while let Some(entry) = entry(log, at, next) {
         target.resize(word(entry, 16))?;
@@ -37,6 +34,16 @@ pub(super) fn apply(
         at += entry.len();
     }
     Ok(())
+}
+
+/// The number that follows the last whole entry.
+pub(super) fn end(log: &[u8], mut next: u32) -> u32 {
+    let mut at = FIRST;
+    while let Some(entry) = entry(log, at, next) {
+        next = next.wrapping_add(1);
+        at += entry.len();
+    }
+    next
 }
 
 /// The entry at an offset, if it is whole and has the number.

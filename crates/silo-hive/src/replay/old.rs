@@ -1,6 +1,7 @@
 //! The old format: a bitmap of the pages that changed, and the pages (up to Windows 8).
 
-use super::{Target, word};
+use super::target::Target;
+use super::word;
 use crate::error::HiveError;
 
 /// Of a page, and of what else is aligned.
@@ -21,7 +22,9 @@ pub(super) fn apply(target: &mut Target, log: &[u8], last: &mut Option<u32>) -> 
         let Some(bytes) = log.get(at..at + PAGE) else {
             return Err(HiveError::Dirty("a log is shorter than its pages"));
         };
-        target.put((page * PAGE) as u32, bytes);
+        if !target.put((page * PAGE) as u32, bytes) {
+            return Err(HiveError::Dirty("a log writes outside of the hive"));
+        }
         at += PAGE;
     }
     *last = Some(word(log, 4));

@@ -29,7 +29,7 @@ impl Cells {
             self.close_bin();
             let bin_size = (BIN_HEADER + size).next_multiple_of(BIN);
             if self.file.len() + bin_size > LARGEST {
-                return Err(HiveError::TooLarge("it has more than 2 GiB"));
+                return Err(HiveError::Tree("it has more than 2 GiB"));
             }
             self.bin = self.file.len();
             self.next = self.bin + BIN_HEADER;

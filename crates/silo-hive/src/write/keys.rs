@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::cells::Cells;
 use crate::error::HiveError;
-use crate::tree::{Key, Semantics, Value};
+use crate::name::{KEY_NAME, VALUE_NAME};
+use crate::overlay::Named;
+use crate::tree::{Key, Layering, Semantics, Value};
 
 const NIL: u32 = u32::MAX;
 /// Length of an `nk` before the name.
@@ -50,6 +52,16 @@ impl Writer<'_> {
     /// The key's own record, with descriptor and class.
     fn node(&mut self, key: &Key, parent: u32) -> Result<u32, HiveError> {
         let (name, latin1) = key.name.packed();
+        key.name.check(1, KEY_NAME)?;
+        if !self.layered && key.layering != Layering::default() {
+            return Err(HiveError::Tree("a key of a plain hive has layering"));
+        }
+        if key.security.is_empty() {
+            return Err(HiveError::Tree("a key has no security descriptor"));
+        }
+        if key.class.len() > usize::from(u16::MAX) {
+            return Err(HiveError::Tree("a class has more than 65535 bytes"));
+        }
         let offset = self.cells.allocate(NK + name.len())?;
         let security = self.security(&key.security)?;
         let class = if key.class.is_empty() { NIL } else { self.cells.add(&key.class)? };
@@ -93,8 +105,10 @@ impl Writer<'_> {
     /// What a key's record points to; siblings' records lie side by side, where a search looks for them.
     fn contents(&mut self, key: &Key, offset: u32, depth: usize) -> Result<(), HiveError> {
         if depth > DEPTH {
-            return Err(HiveError::TooLarge("keys are nested deeper than 512"));
+            return Err(HiveError::Tree("keys are nested deeper than 512"));
         }
+        ordered(key.subkeys())?;
+        ordered(key.values())?;
         let mut subkeys = Vec::with_capacity(key.subkeys().len());
         for subkey in key.subkeys() {
             subkeys.push((self.node(subkey, offset)?, subkey.name.hash()));
@@ -123,6 +137,10 @@ impl Writer<'_> {
 
     fn value(&mut self, value: &Value) -> Result<u32, HiveError> {
         let (name, latin1) = value.name.packed();
+        value.name.check(0, VALUE_NAME)?;
+        if value.is_tombstone && !self.layered {
+            return Err(HiveError::Tree("a value of a plain hive is a tombstone"));
+        }
         let offset = self.cells.allocate(20 + name.len())?;
         let length = value.data.len();
         let mut inline = [0; 4];
@@ -154,7 +172,7 @@ impl Writer<'_> {
         }
         let count = data.len().div_ceil(SEGMENT);
         if count > usize::from(u16::MAX) {
-            return Err(HiveError::TooLarge("a value has more than 1 GiB"));
+            return Err(HiveError::Tree("a value has more than 1 GiB"));
         }
         let record = self.cells.allocate(8)?;
         let list = self.cells.allocate(count * 4)?;
@@ -187,9 +205,7 @@ impl Writer<'_> {
         match leaves[..] {
             [] => Ok(NIL),
             [one] => Ok(one),
-            _ if leaves.len() > usize::from(u16::MAX) => {
-                Err(HiveError::TooLarge("a key has too many subkeys"))
-            }
+            _ if leaves.len() > usize::from(u16::MAX) => Err(HiveError::Tree("a key has too many subkeys")),
             _ => {
                 let mut index = Vec::with_capacity(4 + leaves.len() * 4);
                 index.extend(b"ri");
@@ -227,6 +243,14 @@ impl Writer<'_> {
             sk[8..12].copy_from_slice(&previous.to_le_bytes());
             sk[12..16].copy_from_slice(&keys.to_le_bytes());
         }
+    }
+}
+
+/// A name that was changed may be out of its place, where no search finds it.
+fn ordered<T: Named>(list: &[T]) -> Result<(), HiveError> {
+    match list.windows(2).find(|pair| pair[0].name().order(pair[1].name()).is_ge()) {
+        Some(pair) => Err(pair[1].name().refused("it is not in its place among its siblings")),
+        None => Ok(()),
     }
 }
 

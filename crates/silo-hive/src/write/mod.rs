@@ -23,7 +23,9 @@ impl Hive {
     /// Writes the hive as a file: version 1.5, a delta hive as 1.6 with the flag for layered keys.
     ///
     /// # Errors
-    /// [`HiveError::TooLarge`] for more than 2 GiB, or keys nested deeper than 512.
+    /// [`HiveError::Tree`] for more than 2 GiB, keys nested deeper than 512, a key without a security descriptor, and in a
+    /// plain hive for what only delta hives have; [`HiveError::Name`] for a name that no hive can hold, or one that was
+    /// changed so that it is not in its place.
     pub fn to_bytes(&self) -> Result<Vec<u8>, HiveError> {
         let mut cells = Cells::new();
         let root = keys::write(&mut cells, &self.root, self.layered)?;
