@@ -22,6 +22,12 @@ pub(crate) struct Item {
     pub(crate) mtime: (i64, i64),
     pub(crate) device: (u32, u32),
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Extended attributes without which the entry would not be what it is: that they cannot be set is an error.
+    pub(crate) kept: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Bits of the mode above the permissions; Windows' tools write the type there.
+    pub(crate) type_bits: u32,
+    /// Other PAX records that a Windows layer may have: `MSWINDOWS.*`, `LIBARCHIVE.*`, `atime`, `ctime`.
+    pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What the extension headers before an entry said.
@@ -34,6 +40,7 @@ struct Extended {
     gid: Option<u64>,
     mtime: Option<(i64, i64)>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The archive; after [`Reader::next`] it reads as the content of that entry.
@@ -78,7 +85,8 @@ impl<'a> Reader<'a> {
             }
             extensions += 1;
             if size > LARGEST_EXTENSION || extensions > 64 {
-                return Err(self.bad("an extension header is too large"));
+                let name = String::from_utf8_lossy(&header.path_bytes()).into_owned();
+                return Err(self.bad(&format!("the extension header {name:?} is too large")));
             }
             self.begin(size);
             let mut bytes = Vec::with_capacity(size as usize);
@@ -122,7 +130,7 @@ impl<'a> Reader<'a> {
         if name.contains(&0) || link.contains(&0) {
             return Err(LayerError::hostile(&name, "a name holds a zero byte"));
         }
-        let mode = header.mode().map_err(|e| self.damaged(e))? & 0o7777;
+        let mode = header.mode().map_err(|e| self.damaged(e))?;
         self.begin(size);
         self.last.clone_from(&name);
         // Old writers mark a directory by a slash only.
@@ -134,10 +142,13 @@ impl<'a> Reader<'a> {
             size,
             uid,
             gid,
-            mode,
+            mode: mode & 0o7777,
+            type_bits: mode & !0o7777,
             mtime,
             device: (major, minor),
             xattrs: more.xattrs,
+            kept: Vec::new(),
+            records: more.records,
         })
     }
 
@@ -208,14 +219,21 @@ fn until_nul(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Records are `length key=value\n`; the value may hold any byte.
-fn pax(mut bytes: &[u8], to: &mut Extended) -> Option<()> {
+pub(crate) fn records(mut bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut all = Vec::new();
     while !bytes.is_empty() && bytes[0] != 0 {
         let space = bytes.iter().take(10).position(|b| *b == b' ')?;
         let length: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
         let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
         bytes = &bytes[length..];
         let equals = record.iter().position(|b| *b == b'=')?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        all.push((&record[..equals], &record[equals + 1..]));
+    }
+    Some(all)
+}
+
+fn pax(bytes: &[u8], to: &mut Extended) -> Option<()> {
+    for (key, value) in records(bytes)? {
         let number = || std::str::from_utf8(value).ok()?.parse::<u64>().ok();
         match key {
             // An empty value takes an earlier one back.
@@ -225,6 +243,10 @@ fn pax(mut bytes: &[u8], to: &mut Extended) -> Option<()> {
             b"uid" => to.uid = Some(number()?),
             b"gid" => to.gid = Some(number()?),
             b"mtime" => to.mtime = Some(time(value)?),
+            b"atime" | b"ctime" => to.records.push((key.to_vec(), value.to_vec())),
+            _ if key.starts_with(b"MSWINDOWS.") || key.starts_with(b"LIBARCHIVE.") => {
+                to.records.push((key.to_vec(), value.to_vec()));
+            }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     to.xattrs.push((name.to_vec(), value.to_vec()));
@@ -235,7 +257,8 @@ fn pax(mut bytes: &[u8], to: &mut Extended) -> Option<()> {
     Some(())
 }
 
-fn time(text: &[u8]) -> Option<(i64, i64)> {
+/// Seconds and nanoseconds of a PAX time.
+pub(crate) fn time(text: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = whole.parse().ok()?;

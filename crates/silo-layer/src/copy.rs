@@ -75,7 +75,8 @@ fn resolve(roots: &[PathBuf], inside: &Path) -> io::Result<Option<Seen>> {
     Ok(way.pop())
 }
 
-type Links = HashMap<(u64, u64), PathBuf>;
+/// Where the files with several names have been copied to, by device and inode.
+pub(crate) type Links = HashMap<(u64, u64), PathBuf>;
 
 fn children(dir: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
     for name in merge::names(&dir.paths)? {
@@ -83,6 +84,17 @@ fn children(dir: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
             copy(&seen, &to.join(&name), links)?;
         }
     }
+    Ok(())
+}
+
+/// Copies a file; another copy of it in `links` is linked to instead.
+pub(crate) fn copy_linked(seen: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
+    let key = (seen.stat.st_dev, seen.stat.st_ino);
+    if let Some(first) = links.get(&key) {
+        return std::fs::hard_link(first, to);
+    }
+    copy(seen, to, links)?;
+    links.insert(key, to.to_owned());
     Ok(())
 }
 

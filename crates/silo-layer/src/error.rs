@@ -35,6 +35,14 @@ pub enum LayerError {
         /// What the archive holds.
         new: &'static str,
     },
+    /// A tree has what the format of the archive cannot have.
+    #[error("{path:?} cannot be in a layer of this format: {why}")]
+    Tree {
+        /// Where it is in the tree.
+        path: String,
+        /// Why it cannot be.
+        why: String,
+    },
     /// The archive itself cannot be read.
     #[error("archive damaged after entry {after:?}: {source}")]
     Archive {
@@ -56,6 +64,10 @@ pub enum LayerError {
 impl LayerError {
     pub(crate) fn hostile(entry: &[u8], why: impl Into<String>) -> Self {
         Self::Hostile { entry: String::from_utf8_lossy(entry).into_owned(), why: why.into() }
+    }
+
+    pub(crate) fn tree(path: &Path, why: impl Into<String>) -> Self {
+        Self::Tree { path: path.to_string_lossy().into_owned(), why: why.into() }
     }
 
     pub(crate) fn io(verb: &str, path: &Path, source: impl Into<io::Error>) -> Self {

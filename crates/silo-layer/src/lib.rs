@@ -12,6 +12,7 @@ mod place;
 mod unpack;
 mod usage;
 mod whiteout;
+mod windows;
 mod write;
 
 pub use copy::copy_up;
@@ -22,3 +23,4 @@ pub use extract::{ExtractOptions, extract};
 pub use pack::{pack_tree, pack_upper};
 pub use unpack::{Limits, Unpacked, unpack};
 pub use usage::usage;
+pub use windows::{WindowsUpper, fuzz_windows, pack_windows_tree, pack_windows_upper, unpack_windows};

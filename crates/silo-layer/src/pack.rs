@@ -47,6 +47,18 @@ pub fn pack_upper(upper: &Path, id_offset: u32, own: &[&str], to: &mut dyn Write
     packer.writer.finish().map_err(|e| LayerError::io("writing the archive of", upper, e))
 }
 
+/// Writes a directory of an unpacked Linux layer under `name`, whiteouts spelled out.
+pub(crate) fn pack_layer_node<'a>(
+    writer: Writer<'a>,
+    node: OwnedFd,
+    stat: &fs::Stat,
+    name: &str,
+) -> Result<Writer<'a>, LayerError> {
+    let mut packer = Packer { writer, overlay: true, own: &[], mount: None, links: HashMap::new() };
+    packer.node(node, stat, name.as_bytes(), 0)?;
+    Ok(packer.writer)
+}
+
 /// Writes the file or tree at `path` inside `root` as a tar; `prefix` replaces its own name.
 ///
 /// An empty prefix puts the contents of a directory at the top level. Links on the way are resolved inside `root`, the

@@ -229,7 +229,8 @@ impl Place {
     }
 
     fn xattrs(&mut self, item: &Item, path: &Path, proc: &str) -> Result<(), LayerError> {
-        for (name, value) in &item.xattrs {
+        let all = item.xattrs.iter().map(|x| (x, false)).chain(item.kept.iter().map(|x| (x, true)));
+        for ((name, value), must) in all {
             // An archive must not speak to overlayfs (redirects, opaque) but through `.wh.`.
             if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
                 continue;
@@ -243,9 +244,10 @@ impl Place {
                 fs::setxattr(proc, name.as_slice(), value, XattrFlags::empty())
             };
             match set {
-                Ok(()) | Err(Errno::NOTSUP) => {}
+                Ok(()) => {}
+                Err(Errno::NOTSUP) if !must => {}
                 // user.* exists on files and directories only.
-                Err(Errno::PERM) if name.starts_with(b"user.") => {}
+                Err(Errno::PERM) if !must && name.starts_with(b"user.") => {}
                 Err(e) => return Err(LayerError::io("setting an extended attribute of", path, e)),
             }
         }

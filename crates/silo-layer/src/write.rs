@@ -129,6 +129,12 @@ impl<'a> Writer<'a> {
         self.pad(size)
     }
 
+    /// Writes bytes that are a whole number of blocks when padded.
+    pub(crate) fn blocks(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes)?;
+        self.pad(bytes.len() as u64)
+    }
+
     fn pad(&mut self, size: u64) -> io::Result<()> {
         self.to.write_all(&[0; 512][..((512 - size % 512) % 512) as usize])
     }
@@ -139,7 +145,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+/// Appends a PAX record.
+pub(crate) fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     // The length counts its own digits.
@@ -150,7 +157,8 @@ fn record(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     to.extend_from_slice(&[key, b"=", value, b"\n"].concat());
 }
 
-fn seconds(seconds: i64, nanoseconds: i64) -> String {
+/// A time as PAX has it, without zeros at the end.
+pub(crate) fn seconds(seconds: i64, nanoseconds: i64) -> String {
     let (sign, whole, part) = match seconds {
         s if s >= 0 => ("", s.unsigned_abs(), nanoseconds),
         s if nanoseconds == 0 => ("-", s.unsigned_abs(), 0),

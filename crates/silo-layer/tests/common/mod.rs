@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod windows;
+
 use std::path::Path;
 
 use silo_layer::{LayerError, Limits, Unpacked, pack_upper, unpack};

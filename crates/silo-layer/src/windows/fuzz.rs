@@ -1,0 +1,35 @@
+//! The laws of the format as one function over any bytes: what the fuzz target and the property tests call.
+
+use std::path::Path;
+
+use super::{pack_windows_tree, unpack_windows};
+use crate::{LayerError, Limits};
+
+/// Unpacks `bytes` as a layer over `lower` if they are one, and checks what must hold then: the tree can be packed, the
+/// packed archive unpacks, and packs to the very same bytes. Returns these, or why `bytes` are no layer.
+///
+/// Writes below the empty directory `scratch` only, 1 MiB and 1000 entries at most; `lower` is a layer's tree there or
+/// elsewhere.
+///
+/// # Panics
+/// If a law does not hold.
+pub fn fuzz_windows(bytes: &[u8], lower: Option<&Path>, scratch: &Path) -> Result<Vec<u8>, LayerError> {
+    let limits = Limits { bytes: 1 << 20, entries: 1000 };
+    let lower: Vec<_> = lower.into_iter().map(Path::to_owned).collect();
+    let (one, two) = (scratch.join("one"), scratch.join("two"));
+    for directory in [&one, &two] {
+        std::fs::create_dir(directory).map_err(|e| LayerError::io("making", directory, e))?;
+    }
+    unpack_windows(&mut &bytes[..], &one, &lower, &["Host"], &limits)?;
+    let packed = |tree: &Path| {
+        let mut bytes = Vec::new();
+        pack_windows_tree(tree, &lower, &["Host"], &mut bytes).map(|()| bytes)
+    };
+    let first = packed(&one).expect("what was unpacked can be packed");
+    // Names deleted by an opaque directory have become entries of their own.
+    let more = Limits { bytes: 2 << 20, entries: 100_000 };
+    unpack_windows(&mut &first[..], &two, &lower, &["Host"], &more).expect("what was packed can be unpacked");
+    let second = packed(&two).expect("what was unpacked again can be packed");
+    assert!(first == second, "packing is not the reverse of unpacking");
+    Ok(first)
+}
