@@ -2,18 +2,11 @@
 //! the host is unharmed.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use silo_tests::{Daemon, NANOSERVER};
 
 fn probe(dir: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes/confinement.c");
-    let program = dir.join("probe.exe");
-    let built =
-        Command::new("x86_64-w64-mingw32-gcc").args(["-O1", "-o"]).arg(&program).arg(&source).output();
-    let built = built.expect("gcc-mingw-w64-x86-64 is installed by `cargo xtask test`");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    program
+    silo_tests::probe("confinement.c", dir)
 }
 
 /// Every line says "held", and there are at least so many.

@@ -149,3 +149,56 @@ fn limits_are_true_inside() {
     let said = run(&d, &["--cpus", "1"], &["cmd", "/c", "echo %NUMBER_OF_PROCESSORS%"]);
     assert_eq!(said.out, "1");
 }
+
+#[test]
+fn a_program_meets_windows_where_it_looks_for_it() {
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    silo_tests::probe("windows.c", dir.path());
+    let bin = format!("{}:C:\\bin:ro", dir.path().display());
+    let probe = |options: &[&str], word: &str| {
+        run(&d, &[options, &["-v", &bin]].concat(), &["C:\\bin\\probe.exe", word])
+    };
+    // Limits.
+    let memory = probe(&["--memory", "512m"], "memory").out;
+    assert!(["511", "512"].contains(&memory.as_str()), "{memory} MiB");
+    // A crash: the code of an access violation, and no debugger's report.
+    let said = probe(&[], "crash");
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("before", ""), "{said:?}");
+    let line = ["run", "--name", "cc", "-v", &bin, NANOSERVER, "C:\\bin\\probe.exe", "crash"];
+    d.docker(&line);
+    assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "cc"]), "3221225477");
+    // A file lock with a status block, as zig takes it.
+    assert_eq!(probe(&[], "lock").out, "0 0000000000000000");
+}
+
+#[test]
+fn what_was_flushed_survives_a_kill_and_a_stop_comes_as_an_event() {
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    silo_tests::probe("windows.c", dir.path());
+    let bin = format!("{}:C:\\bin:ro", dir.path().display());
+    let start = |name: &str, word: &str, ready: &str| {
+        d.ok(&["run", "-d", "--name", name, "-v", &bin, NANOSERVER, "C:\\bin\\probe.exe", word]);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !d.ok(&["logs", name]).contains(ready) {
+            assert!(std::time::Instant::now() < end, "{name} is not ready: {}", d.ok(&["logs", name]));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    start("flush", "flush", "flushed");
+    d.ok(&["kill", "flush"]);
+    let top = d.path("root/containers");
+    let mut found = false;
+    for container in std::fs::read_dir(top).unwrap().flatten() {
+        let file = container.path().join("top/prefix/upper/system.reg");
+        found |= std::fs::read_to_string(file).is_ok_and(|text| text.contains("\"v\"=\"kept\""));
+    }
+    assert!(found, "the flushed value is not in the container's registry");
+    // A close event, and the program's own code.
+    start("events", "events", "ready");
+    d.ok(&["stop", "-t", "30", "events"]);
+    let log = d.ok(&["logs", "events"]);
+    assert!(log.contains("event 2"), "{log}");
+    assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "events"]), "7");
+}

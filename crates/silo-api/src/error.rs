@@ -34,6 +34,7 @@ impl From<EngineError> for ApiError {
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::NotModified => StatusCode::NOT_MODIFIED,
+            Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, message: error.message }

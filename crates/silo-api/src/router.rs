@@ -62,6 +62,9 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
         .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .route("/build", post(system::no_build))
+        .route("/build/prune", post(system::no_build))
+        .route("/session", post(system::no_build))
         .fallback(absent)
         .method_not_allowed_fallback(|| async {
             ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }

@@ -86,8 +86,29 @@ fn event_json(event: &Event) -> Value {
     out
 }
 
+/// dockerd's; those of objects that Silo has not match nothing.
+const EVENT_FILTERS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
 pub(crate) async fn events(State(engine): State<Engine>, query: Params) -> Answer {
     let time = |name: &str| query.get(name).map(silo_engine::time::parse).transpose();
+    if let Some(unknown) = query.filters()?.unknown(EVENT_FILTERS) {
+        return Err(ApiError::bad(format!("invalid filter '{unknown}'")));
+    }
     let mut events = engine.subscribe(time("since")?, time("until")?, query.filters()?);
     let lines = futures_util::stream::poll_fn(move |cx| {
         events.poll_recv(cx).map(|e| {
@@ -129,4 +150,8 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
 
 pub(crate) async fn auth() -> ApiError {
     ApiError::unsupported("this version of silo does not speak to registries yet: login is not supported")
+}
+
+pub(crate) async fn no_build() -> ApiError {
+    ApiError::bad("build is not supported by this version of silo")
 }

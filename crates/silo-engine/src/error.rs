@@ -11,6 +11,8 @@ pub enum Kind {
     Conflict,
     /// Already so: nothing was changed (304).
     NotModified,
+    /// What no configuration of this object can do (501).
+    Unsupported,
     /// Everything else (500).
     Internal,
 }
@@ -41,6 +43,10 @@ impl EngineError {
     /// 304.
     pub fn not_modified(message: impl Into<String>) -> Self {
         Self { kind: Kind::NotModified, message: message.into() }
+    }
+    /// 501.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Unsupported, message: message.into() }
     }
     /// 500.
     pub fn internal(message: impl Into<String>) -> Self {

@@ -228,6 +228,23 @@ pub enum Identity {
     Own,
 }
 
+/// What a guest can refuse before there is anything to start.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// The program has arguments, hence a name.
+    pub has_command: bool,
+    /// `--init`.
+    pub init: bool,
+    /// `--group-add`.
+    pub additional_groups: &'a [String],
+    /// Limits.
+    pub limits: &'a Limits,
+    /// Confinement.
+    pub security: &'a Security,
+    /// Namespaces; paths may be missing yet.
+    pub namespaces: &'a Namespaces,
+}
+
 /// Everything a guest needs to write a bundle.
 #[derive(Debug, Clone)]
 pub struct BundleRequest<'a> {
@@ -303,6 +320,11 @@ pub enum GuestError {
 pub trait Guest: Send + Sync {
     /// Which.
     fn os(&self) -> Os;
+    /// Refuses what this guest's containers cannot have, naming the field. Called when a container is created, and by
+    /// [`Guest::bundle`].
+    fn check(&self, _wish: &Wish<'_>) -> Result<(), GuestError> {
+        Ok(())
+    }
     /// Writes a bundle. Called by the engine at each start, after the network namespace exists and before a sandbox does.
     fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError>;
     /// The OCI process of an exec in a container that runs `bundle` (its `config.json`); `root` is an open view

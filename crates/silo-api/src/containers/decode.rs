@@ -170,8 +170,8 @@ pub(crate) struct HostConfig {
     pub(crate) cpuset_mems: String,
     devices: Vec<Device>,
     device_cgroup_rules: Vec<String>,
-    cpu_realtime_period: i64,
-    cpu_realtime_runtime: i64,
+    pub(super) cpu_realtime_period: i64,
+    pub(super) cpu_realtime_runtime: i64,
     pub(crate) memory_reservation: i64,
     pub(crate) memory_swap: i64,
     memory_swappiness: Option<i64>,
@@ -598,8 +598,15 @@ fn endpoint(value: &Value, mode: &NetworkMode, mac: String) -> Answer<EndpointSp
                 "NetworkingConfig.EndpointsConfig: a container has one network, {name:?} is a second"
             )));
         }
-        for field in ["Links", "DriverOpts"] {
-            if settings.get(field).is_some_and(|v| !is_zero(v)) {
+        if settings.get("Aliases").is_some_and(|v| !is_zero(v)) {
+            return Err(ApiError::bad(
+                "network-scoped aliases are only supported for user-defined networks".to_owned(),
+            ));
+        }
+        for field in
+            ["Links", "DriverOpts", "GwPriority", "IPAMConfig/IPv6Address", "IPAMConfig/LinkLocalIPs"]
+        {
+            if settings.pointer(&format!("/{field}")).is_some_and(|v| !is_zero(v)) {
                 return Err(ApiError::bad(format!(
                     "NetworkingConfig.EndpointsConfig.{name}.{field} is not supported by this version of silo"
                 )));

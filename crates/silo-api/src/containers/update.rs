@@ -7,7 +7,7 @@ use serde_json::json;
 use silo_engine::{Engine, LimitsUpdate, Update};
 
 use super::decode::{self, HostConfig};
-use crate::error::Answer;
+use crate::error::{Answer, ApiError};
 use crate::params;
 
 pub(crate) async fn update(State(engine): State<Engine>, Path(id): Path<String>, body: Body) -> Answer {
@@ -15,6 +15,11 @@ pub(crate) async fn update(State(engine): State<Engine>, Path(id): Path<String>,
     decode::refuse_unhonoured(&value)?;
     let host: HostConfig = decode::typed(value)?;
     decode::check_limits(&host)?;
+    if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
+        return Err(ApiError::bad(
+            "CpuRealtimePeriod and CpuRealtimeRuntime cannot be updated by this version of silo",
+        ));
+    }
     let set = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
     let text = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
     let limits = LimitsUpdate {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use silo_guest::{Guest, Os};
+use silo_guest::{Guest, Namespaces, Os, Wish};
 use silo_image::ImageConfig;
 
 use crate::db::Table;
@@ -49,6 +49,23 @@ impl Engine {
         }
         self.resolve_volumes_from(&mut spec)?;
         self.resolve_links(&mut spec)?;
+        guest
+            .check(&Wish {
+                has_command: spec
+                    .config
+                    .entrypoint
+                    .iter()
+                    .flatten()
+                    .chain(spec.config.cmd.iter().flatten())
+                    .next()
+                    .is_some(),
+                init: spec.init,
+                additional_groups: &spec.additional_groups,
+                limits: &spec.limits,
+                security: &spec.security,
+                namespaces: &asked_namespaces(&spec),
+            })
+            .map_err(super::start::guest_error)?;
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {
             spec.config.hostname = self.default_hostname(&id, &spec.network);
@@ -232,6 +249,19 @@ impl Engine {
             },
             _ => id.short().to_owned(),
         }
+    }
+}
+
+/// The namespaces that are asked for; those of another container without their paths, which it has only while it runs.
+fn asked_namespaces(spec: &ContainerSpec) -> Namespaces {
+    let of_container = |mode: &str| mode.starts_with("container:").then(PathBuf::new);
+    Namespaces {
+        host_pid: spec.pid_mode == "host",
+        pid: of_container(&spec.pid_mode),
+        host_ipc: spec.ipc_mode == "host",
+        ipc: of_container(&spec.ipc_mode),
+        host_uts: spec.uts_mode == "host",
+        ..Default::default()
     }
 }
 

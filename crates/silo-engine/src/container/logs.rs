@@ -55,7 +55,7 @@ impl Engine {
         }
         let record = entry.record();
         if record.spec.log.driver == "none" {
-            return Err(EngineError::internal("configured logging driver does not support reading"));
+            return Err(EngineError::unsupported("configured logging driver does not support reading"));
         }
         if let Some(sandbox) = entry.sandbox() {
             let _ = sandbox.flush_log().await;

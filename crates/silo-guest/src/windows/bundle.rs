@@ -14,7 +14,7 @@ use oci_spec::runtime::{
 };
 
 use crate::contract::{
-    Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp,
+    Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp, Wish,
 };
 use crate::linux;
 
@@ -37,7 +37,14 @@ fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> GuestError {
 }
 
 pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
-    refuse_what_windows_has_not(request)?;
+    refuse_what_windows_has_not(&Wish {
+        has_command: !request.process.args.is_empty(),
+        init: request.init,
+        additional_groups: &request.process.additional_groups,
+        limits: request.limits,
+        security: request.security,
+        namespaces: request.namespaces,
+    })?;
     let base =
         request.layers.last().ok_or_else(|| GuestError::Invalid("the image has no layers".to_owned()))?;
     if !base.join("Host").join(INIT.trim_start_matches('/')).is_file() {
@@ -87,8 +94,8 @@ pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> 
 }
 
 /// Options that name Linux things, with dockerd's words where it has them.
-fn refuse_what_windows_has_not(request: &BundleRequest<'_>) -> Result<(), GuestError> {
-    let (security, namespaces) = (request.security, request.namespaces);
+pub(super) fn refuse_what_windows_has_not(wish: &Wish<'_>) -> Result<(), GuestError> {
+    let (security, namespaces) = (wish.security, wish.namespaces);
     let refused = [
         (security.privileged, "Windows does not support privileged mode"),
         (
@@ -100,6 +107,10 @@ fn refuse_what_windows_has_not(request: &BundleRequest<'_>) -> Result<(), GuestE
             "invalid option: Windows does not support root filesystem in read-only mode",
         ),
         (!security.devices.is_empty(), "invalid option: Windows does not support Devices"),
+        (!security.device_rules.is_empty(), "invalid option: Windows does not support DeviceCgroupRules"),
+        (wish.init, "invalid option: Windows does not support Init"),
+        (!wish.additional_groups.is_empty(), "invalid option: Windows does not support GroupAdd"),
+        (wish.limits.shm_size != 0, "invalid option: Windows does not support ShmSize"),
         (!security.sysctls.is_empty(), "invalid option: Windows does not support Sysctls"),
         (
             security.seccomp != Seccomp::Default,
@@ -114,7 +125,7 @@ fn refuse_what_windows_has_not(request: &BundleRequest<'_>) -> Result<(), GuestE
             "invalid IPC mode: Windows does not support it (IpcMode)",
         ),
         (namespaces.host_uts, "invalid UTS mode: Windows does not support it (UTSMode)"),
-        (request.process.args.is_empty(), "no command specified"),
+        (!wish.has_command, "no command specified"),
     ];
     match refused.into_iter().find(|(is, _)| *is) {
         Some((_, why)) => Err(GuestError::Invalid(why.to_owned())),

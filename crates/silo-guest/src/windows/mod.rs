@@ -12,7 +12,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig};
+use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig, Wish};
 
 use paths::WindowsPath;
 
@@ -23,6 +23,10 @@ pub struct WindowsGuest;
 impl Guest for WindowsGuest {
     fn os(&self) -> Os {
         Os::Windows
+    }
+
+    fn check(&self, wish: &Wish<'_>) -> Result<(), GuestError> {
+        bundle::refuse_what_windows_has_not(wish)
     }
 
     fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {

@@ -25,8 +25,10 @@ use log::Log;
 use reactor::{Interest, Reactor, Target};
 use task::{Notice, Task};
 
-/// How long clients may take to read what is left after the container's end.
+/// How long daemons may take to hear of the container's end.
 const LINGER: Duration = Duration::from_secs(10);
+/// How long clients may take to read what is left after it.
+const READING: Duration = Duration::from_secs(3600);
 
 /// Id of the container's first process among the tasks.
 const FIRST: u32 = 0;
@@ -59,6 +61,8 @@ struct Shim {
     paused: bool,
     exit: Option<Exit>,
     leave_at: Option<Instant>,
+    /// When clients that have not read everything are left.
+    read_by: Option<Instant>,
     next: u64,
     next_task: u32,
 }
@@ -90,6 +94,7 @@ pub fn main(dir: &Path) -> io::Result<()> {
         paused: false,
         exit: None,
         leave_at: None,
+        read_by: None,
         next: 1,
         next_task: 1,
         config,
@@ -168,11 +173,24 @@ impl Shim {
         }
     }
 
-    /// The container has ended and everybody has been told, or has had the time to be.
-    fn may_leave(&self) -> bool {
+    /// The container has ended and everybody has been told, or has had the time to be: a daemon [`LINGER`], a client that
+    /// still has its connection [`READING`] (somebody pages through the output).
+    fn may_leave(&mut self) -> bool {
         let Some(at) = self.leave_at else { return false };
         let told = self.connections.values().all(|c| c.output.is_empty());
-        Instant::now() >= at || (told && self.tasks.values().all(Task::settled))
+        let settled = self.tasks.values().all(Task::settled);
+        if told && settled {
+            return true;
+        }
+        let now = Instant::now();
+        if now < at {
+            return false;
+        }
+        if settled || now >= *self.read_by.get_or_insert(now + READING) {
+            return true;
+        }
+        self.leave_at = Some(now + LINGER);
+        false
     }
 
     fn signal(&mut self) -> io::Result<()> {

@@ -15,8 +15,8 @@ const INHERIT: u32 = 1;
 const SIZE: usize = 64 * 1024;
 /// How long a look at pipes that somebody else still holds is apart from the next.
 const LOOK_MILLISECONDS: u32 = 10;
-/// Looks after which a thread that cannot get rid of its bytes is left.
-const LOOKS: u32 = 1000;
+/// Looks after which a thread that cannot get rid of its bytes is left: an hour, as for clients outside.
+const LOOKS: u32 = 360_000;
 const OPERATION_ABORTED: u32 = 995;
 
 /// One carrying thread's ends.
@@ -162,6 +162,11 @@ unsafe extern "system" fn carry(relay: *mut Relay) -> u32 {
         while done < count {
             let mut written = 0;
             let ok = WriteFile(relay.to, buffer.add(done as usize), count - done, &mut written, null());
+            if ok == 0 && GetLastError() == OPERATION_ABORTED {
+                // Told to end while the other side was slow: what is in hand still goes out.
+                done += written;
+                continue;
+            }
             if ok == 0 || written == 0 {
                 break 'all;
             }

@@ -63,6 +63,15 @@ fn mount(body: &MountBody) -> Answer<MountSpec> {
     if body.target.is_empty() {
         return Err(invalid("field Target must not be empty".to_owned()));
     }
+    for (options, field) in [
+        (&body.bind_options, "ReadOnlyForceRecursive"),
+        (&body.bind_options, "ReadOnlyNonRecursive"),
+        (&body.tmpfs_options, "Options"),
+    ] {
+        if options.get(field).is_some_and(|v| !is_zero(v)) {
+            return Err(invalid(format!("{field} is not supported by this version of silo")));
+        }
+    }
     let text = |options: &Value, name: &str| {
         options.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
