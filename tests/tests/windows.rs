@@ -162,6 +162,11 @@ fn a_program_meets_windows_where_it_looks_for_it() {
     // Limits.
     let memory = probe(&["--memory", "512m"], "memory").out;
     assert!(["511", "512"].contains(&memory.as_str()), "{memory} MiB");
+    let line = ["run", "-d", "-i", "--name", "mm", "--memory", "512m", "-v", &bin, NANOSERVER, "cmd"];
+    d.ok(&line);
+    d.ok(&["update", "--memory", "256m", "--memory-swap", "512m", "mm"]);
+    let memory = d.ok(&["exec", "mm", "C:\\bin\\probe.exe", "memory"]);
+    assert!(["255", "256"].contains(&memory.as_str()), "{memory} MiB after the update");
     // A crash: the code of an access violation, and no debugger's report.
     let said = probe(&[], "crash");
     assert_eq!((said.out.as_str(), said.err.as_str()), ("before", ""), "{said:?}");

@@ -327,6 +327,11 @@ pub trait Guest: Send + Sync {
     }
     /// Writes a bundle. Called by the engine at each start, after the network namespace exists and before a sandbox does.
     fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError>;
+    /// The limits of a running container have changed: shows them in it as far as that goes, and in `bundle` for further
+    /// programs. `dir` is the container's own, as in [`BundleRequest`]. Whether `bundle` was changed.
+    fn limits_changed(&self, _bundle: &mut Spec, _limits: &Limits, _dir: &Path) -> Result<bool, GuestError> {
+        Ok(false)
+    }
     /// The OCI process of an exec in a container that runs `bundle` (its `config.json`); `root` is an open view
     /// of the container's root directory (`/proc/<pid>/root`), for user look-up.
     fn process(&self, bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError>;

@@ -2,9 +2,10 @@
 
 use silo_guest::Limits;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
-use crate::record::Status;
+use crate::placement;
+use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
 
 use super::lifecycle::sandbox_error;
@@ -97,6 +98,31 @@ fn apply(change: &LimitsUpdate, limits: &mut Limits) -> Result<()> {
 }
 
 impl Engine {
+    /// Lets the guest show a running container's new limits inside.
+    async fn show_limits(&self, record: &ContainerRecord, limits: Limits) -> Result<()> {
+        let (dir, os) = (self.dir(&record.id), record.os);
+        blocking(move || {
+            let path = dir.join("config.json");
+            let failed = |e: std::io::Error| EngineError::internal(format!("{}: {e}", path.display()));
+            let text = std::fs::read(&path).map_err(failed)?;
+            let mut bundle: oci_spec::runtime::Spec =
+                serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+            if !placement::guest(os)?
+                .limits_changed(&mut bundle, &limits, &dir)
+                .map_err(super::start::guest_error)?
+            {
+                return Ok(());
+            }
+            let fresh = dir.join("config.json.new");
+            let text = serde_json::to_vec(&bundle).map_err(|e| failed(e.into()))?;
+            let mut options = std::fs::File::options();
+            std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
+            let written = options.open(&fresh).and_then(|mut f| std::io::Write::write_all(&mut f, &text));
+            written.and_then(|()| std::fs::rename(&fresh, &path)).map_err(failed)
+        })
+        .await
+    }
+
     /// Changes limits and restart policy; returns warnings.
     pub async fn update(&self, name: &str, update: Update) -> Result<Vec<String>> {
         let entry = self.find(name)?;
@@ -121,6 +147,7 @@ impl Engine {
                 resources.set_pids(Some(Default::default()));
             }
             sandbox.update(resources).await.map_err(sandbox_error)?;
+            self.show_limits(&record, limits.clone()).await?;
         }
         self.change(&entry, |r| {
             r.spec.limits = limits;

@@ -14,7 +14,8 @@ use oci_spec::runtime::{
 };
 
 use crate::contract::{
-    Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp, Wish,
+    Bundle, BundleRequest, GuestError, Limits, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp,
+    Wish,
 };
 use crate::linux;
 
@@ -28,6 +29,8 @@ const INIT: &str = "/silo-init";
 const LIMITS_LIBRARY: &str = "/usr/lib/silo/limits.so";
 /// Size of a container's range of user and group ids.
 const IDS: u32 = 65_536;
+/// Variables of [`limits::Visible`].
+const SHOWN: &[&str] = &["SILO_PROCESSORS=", "SILO_MEMORY="];
 /// Asks the runtime for a pipe on which init reports the 32-bit exit code.
 const STATUS_PIPE: &str = "dev.silo.status-fd";
 
@@ -394,6 +397,19 @@ fn namespaces(of: &Namespaces) -> Vec<LinuxNamespace> {
         list.push(namespace(Ns::Network, of.network.as_deref()));
     }
     list
+}
+
+/// Writes the files that show limits anew, in place, and gives further programs the new values.
+pub(super) fn show_limits(bundle: &mut Spec, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
+    let visible = limits::write(limits, &guest_directory(dir)?)?;
+    let Some(mut process) = bundle.process().clone() else { return Ok(false) };
+    let shown = |entry: &String| SHOWN.iter().any(|name| entry.starts_with(name));
+    let mut all: Vec<String> =
+        process.env().iter().flatten().filter(|entry| !shown(entry)).cloned().collect();
+    all.extend(visible.env);
+    process.set_env(Some(all));
+    bundle.set_process(Some(process));
+    Ok(true)
 }
 
 pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {

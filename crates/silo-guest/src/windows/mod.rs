@@ -12,7 +12,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig, Wish};
+use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Limits, Os, ProcessConfig, Wish};
 
 use paths::WindowsPath;
 
@@ -31,6 +31,10 @@ impl Guest for WindowsGuest {
 
     fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
         bundle::bundle(request)
+    }
+
+    fn limits_changed(&self, bundle: &mut Spec, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
+        bundle::show_limits(bundle, limits, dir)
     }
 
     fn process(&self, bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {
