@@ -8,6 +8,8 @@ pub mod shim;
 
 pub use client::{Events, ExecRequest, Sandbox, clean_up_after, recorded_exit};
 pub use contract::*;
+/// For programs that live long and rest between bursts of work.
+pub use silo_sys::process::give_memory_back;
 
 /// 1 or 2: the cgroup version that limits are set with on this host.
 pub fn cgroup_version() -> u8 {

@@ -345,3 +345,9 @@ pub fn take_terminal(fd: impl AsFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Returns freed memory to the kernel that the C library's allocator keeps for later (malloc_trim(3)).
+pub fn give_memory_back() {
+    // SAFETY: a number only; the allocator takes its own locks.
+    unsafe { libc::malloc_trim(0) };
+}

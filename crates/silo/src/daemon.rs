@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
@@ -83,6 +84,19 @@ pub(crate) fn main(arguments: DaemonArguments) -> Result<(), String> {
     result
 }
 
+/// Gives memory back once a burst of work is over: nothing has happened for a second, or for a minute something has.
+async fn rest(engine: Engine) {
+    const QUIET: Duration = Duration::from_secs(1);
+    const BUSY: Duration = Duration::from_secs(60);
+    let mut events = engine.subscribe(None, None, silo_engine::Filters::default());
+    while events.recv().await.is_some() {
+        let burst =
+            async { while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|e| e.is_some()) {} };
+        let _ = tokio::time::timeout(BUSY, burst).await;
+        silo_sandbox::give_memory_back();
+    }
+}
+
 async fn run(settings: DaemonArguments) -> Result<(), String> {
     let run_dir = settings.run_dir.unwrap_or_else(|| "/run/silo".into());
     let socket = settings.socket.unwrap_or_else(|| run_dir.join("silo.sock"));
@@ -107,6 +121,7 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
         }
         tracing::info!("stopping; containers go on");
     };
+    tokio::spawn(rest(engine.clone()));
     let served = engine.clone();
     let result = silo_api::serve(listener, served, stop).await.map_err(|e| format!("serving: {e}"));
     engine.settle(SETTLE_LIMIT).await;
