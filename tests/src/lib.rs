@@ -233,6 +233,23 @@ impl Daemon {
         self.run();
     }
 
+    /// Waits until a docker command that goes on (`logs -f`, `events`) prints a line with these words.
+    pub fn await_line(&self, arguments: &[&str], words: &str) {
+        use std::io::BufRead;
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut before = Vec::new();
+        // The command's own limit ends the lines.
+        let found = lines.by_ref().map_while(Result::ok).any(|line| {
+            before.push(line);
+            before.last().is_some_and(|line| line.contains(words))
+        });
+        let _ = Command::new("kill").arg(child.id().to_string()).status();
+        child.wait().unwrap();
+        assert!(found, "docker {arguments:?} should print {words:?}: {before:?}\n{}", self.log());
+    }
+
     /// Waits until `docker inspect -f format name` prints `wanted`.
     pub fn await_state(&self, name: &str, format: &str, wanted: &str) {
         let end = Instant::now() + Duration::from_secs(30);

@@ -122,24 +122,7 @@ fn a_forced_removal_does_not_wait_for_a_stop() {
     ]);
     let mut stop = d.command(&["stop", "-t", "80", "deaf"]).spawn().unwrap();
     // The stop is under way once its signal is told.
-    let end = std::time::Instant::now() + Duration::from_secs(20);
-    while !d
-        .ok(&[
-            "events",
-            "--since",
-            "1m",
-            "--until",
-            "0s",
-            "--filter",
-            "event=kill",
-            "--format",
-            "{{.Action}}",
-        ])
-        .contains("kill")
-    {
-        assert!(std::time::Instant::now() < end, "no signal was sent");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    d.await_line(&["events", "--since", "1m", "--filter", "event=kill", "--format", "{{.Action}}"], "kill");
     let began = std::time::Instant::now();
     d.ok(&["rm", "-f", "deaf"]);
     assert!(began.elapsed() < Duration::from_secs(40), "it waited for the stop");

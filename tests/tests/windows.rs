@@ -185,11 +185,7 @@ fn what_was_flushed_survives_a_kill_and_a_stop_comes_as_an_event() {
     let bin = format!("{}:C:\\bin:ro", dir.path().display());
     let start = |name: &str, word: &str, ready: &str| {
         d.ok(&["run", "-d", "--name", name, "-v", &bin, NANOSERVER, "C:\\bin\\probe.exe", word]);
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while !d.ok(&["logs", name]).contains(ready) {
-            assert!(std::time::Instant::now() < end, "{name} is not ready: {}", d.ok(&["logs", name]));
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        d.await_line(&["logs", "-f", name], ready);
     };
     start("flush", "flush", "flushed");
     d.ok(&["kill", "flush"]);

@@ -106,10 +106,11 @@ const EVENT_FILTERS: &[&str] = &[
 
 pub(crate) async fn events(State(engine): State<Engine>, query: Params) -> Answer {
     let time = |name: &str| query.get(name).map(silo_engine::time::parse).transpose();
-    if let Some(unknown) = query.filters()?.unknown(EVENT_FILTERS) {
+    let filters = query.filters()?;
+    if let Some(unknown) = filters.unknown(EVENT_FILTERS) {
         return Err(ApiError::bad(format!("invalid filter '{unknown}'")));
     }
-    let mut events = engine.subscribe(time("since")?, time("until")?, query.filters()?);
+    let mut events = engine.subscribe(time("since")?, time("until")?, filters);
     let lines = futures_util::stream::poll_fn(move |cx| {
         events.poll_recv(cx).map(|e| {
             e.map(|e| Ok::<_, std::convert::Infallible>(Bytes::from(format!("{}\n", event_json(&e)))))

@@ -37,6 +37,14 @@ fn failed(doing: &str) -> impl Fn(rusqlite::Error) -> EngineError + '_ {
     move |e| EngineError::internal(format!("database: {doing}: {e}"))
 }
 
+fn put(connection: &Connection, table: Table, key: &str, record: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(record).map_err(|e| EngineError::internal(format!("{key}: {e}")))?;
+    let sql = format!("INSERT OR REPLACE INTO {} (key, record) VALUES (?1, ?2)", table.name());
+    let mut statement = connection.prepare_cached(&sql).map_err(failed("writing"))?;
+    statement.execute(params![key, text]).map_err(failed("writing"))?;
+    Ok(())
+}
+
 impl Db {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let at = format!("opening {}", path.display());
@@ -67,23 +75,16 @@ impl Db {
     }
 
     pub(crate) fn put(&self, table: Table, key: &str, record: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(record).map_err(|e| EngineError::internal(format!("{key}: {e}")))?;
-        let sql = format!("INSERT OR REPLACE INTO {} (key, record) VALUES (?1, ?2)", table.name());
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached(&sql).map_err(failed("writing"))?;
-        statement.execute(params![key, text]).map_err(failed("writing"))?;
-        Ok(())
+        put(&self.lock(), table, key, record)
     }
 
     /// As [`Db::put`], and on disk when it returns: for what a power cut must not take (with data that belongs to it).
     pub(crate) fn put_durably(&self, table: Table, key: &str, record: &impl Serialize) -> Result<()> {
-        let pragma = |value: &str| {
-            let connection = self.lock();
-            connection.execute_batch(&format!("PRAGMA synchronous={value}")).map_err(failed("writing"))
-        };
-        pragma("FULL")?;
-        let put = self.put(table, key, record);
-        pragma("NORMAL")?;
+        // One lock for all three: nobody else's write turns it off in between.
+        let connection = self.lock();
+        connection.execute_batch("PRAGMA synchronous=FULL").map_err(failed("writing"))?;
+        let put = put(&connection, table, key, record);
+        connection.execute_batch("PRAGMA synchronous=NORMAL").map_err(failed("writing"))?;
         put
     }
 

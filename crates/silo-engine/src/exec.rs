@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use oci_spec::runtime::Spec;
 use silo_guest::ProcessConfig;
 use silo_sandbox::{Attach, ExecRequest, FailureKind, Sandbox, SandboxError};
 use tokio::sync::oneshot;
@@ -15,8 +14,8 @@ use tokio::sync::oneshot;
 use crate::container::{detach_keys, sandbox_error};
 use crate::engine::{Engine, Entry, blocking, lock, random_id};
 use crate::error::{EngineError, Result};
-use crate::placement;
 use crate::record::{ContainerId, ExecRecord, ExecSpec, Status};
+use crate::{bundle, placement};
 use std::sync::Arc;
 
 /// How long an ended exec can still be inspected.
@@ -84,21 +83,15 @@ impl Execs {
             .ok_or_else(|| EngineError::not_found(format!("No such exec instance: {id}")))
     }
 
-    /// The exec, for the one caller that may run it.
-    fn claim(&self, id: &str) -> Result<ExecRecord> {
-        let id = self.get(id)?.id;
-        let mut list = lock(&self.list);
-        match list.get_mut(&id) {
-            Some(held) if !held.record.running && held.record.exit_code.is_none() => {
+    /// Marks the exec as running, for the one caller that may run it.
+    fn claim(&self, id: &str) -> Result<()> {
+        match lock(&self.list).get_mut(id) {
+            Some(held) if held.record.is_new() => {
                 held.record.running = true;
-                Ok(held.record.clone())
+                Ok(())
             }
-            _ => Err(already_run(&id)),
+            _ => Err(already_run(id)),
         }
-    }
-
-    fn unclaim(&self, id: &str) {
-        self.change(id, |held| held.record.running = false);
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Held)) {
@@ -220,12 +213,18 @@ impl Engine {
 
     /// Whether an exec may be started now.
     pub fn exec_check(&self, exec: &str) -> Result<()> {
+        self.exec_ready(exec).map(drop)
+    }
+
+    /// An exec that may be started now, with what it takes.
+    fn exec_ready(&self, exec: &str) -> Result<(ExecRecord, Arc<Entry>, Sandbox)> {
         let record = self.inner.execs.get(exec)?;
-        if record.running || record.exit_code.is_some() {
+        if !record.is_new() {
             return Err(already_run(exec));
         }
         let entry = self.find(&record.container.0)?;
-        self.exec_allowed(&entry).map(|_| ())
+        let sandbox = self.exec_allowed(&entry)?;
+        Ok((record, entry, sandbox))
     }
 
     /// Runs an exec. `io`: the client's connection, which the shim keeps, and whether its output is framed; `None`: detached.
@@ -236,17 +235,14 @@ impl Engine {
         io: Option<(OwnedFd, bool)>,
         read_ahead: Bytes,
     ) -> Result<()> {
-        self.exec_check(exec)?;
-        let record = self.inner.execs.claim(exec)?;
-        let entry = self.find(&record.container.0)?;
-        let sandbox = self.exec_allowed(&entry).inspect_err(|_| self.inner.execs.unclaim(&record.id))?;
+        let (record, entry, sandbox) = self.exec_ready(exec)?;
+        self.inner.execs.claim(&record.id)?;
         let spec = &record.spec;
         let size = if console_size == (0, 0) { spec.console_size } else { console_size };
-        let process = match self.exec_process(&entry, spec, size).await {
-            Ok(process) => process,
+        let request = match self.compose(&entry, &record, size, 0).await {
+            Ok(request) => request,
             Err(e) => {
-                // In place of the program's own words, and its end.
-                self.exec_ended(&entry, &record.id, CANNOT_RUN, String::new());
+                // In place of the program's own words.
                 if let Some((io, framed)) = io {
                     let told = tokio::time::timeout(NEWS, say(io, framed, &e.message)).await;
                     if !matches!(told, Ok(Ok(()))) {
@@ -272,26 +268,16 @@ impl Engine {
                 return Err(sandbox_error(e));
             }
         }
-        self.run_exec(&entry, &sandbox, &record, process, size, 0, None).await
+        self.run_exec(&entry, &sandbox, &record, request).await
     }
 
-    #[allow(clippy::too_many_arguments)]
     async fn run_exec(
         &self,
         entry: &Arc<Entry>,
         sandbox: &Sandbox,
         record: &ExecRecord,
-        process: oci_spec::runtime::Process,
-        size: (u16, u16),
-        capture: u32,
-        waiter: Option<oneshot::Sender<(u32, String)>>,
+        request: ExecRequest,
     ) -> Result<()> {
-        self.inner.execs.change(&record.id, |h| {
-            h.record.running = true;
-            h.waiter = waiter;
-        });
-        let request =
-            ExecRequest { exec: record.id.clone(), process, stdin: record.spec.attach_stdin, size, capture };
         let of_container = entry.record();
         let told = |action: &str, more: &[(&str, String)]| {
             let mut all = vec![("execID", record.id.clone())];
@@ -321,12 +307,15 @@ impl Engine {
         }
     }
 
-    async fn exec_process(
+    /// What the shim is asked for; an exec that cannot be composed has ended.
+    async fn compose(
         &self,
         entry: &Arc<Entry>,
-        spec: &ExecSpec,
+        record: &ExecRecord,
         size: (u16, u16),
-    ) -> Result<oci_spec::runtime::Process> {
+        capture: u32,
+    ) -> Result<ExecRequest> {
+        let spec = &record.spec;
         let (os, pid) = entry.with(|r| (r.os, r.state.pid));
         let config = ProcessConfig {
             args: spec.cmd.clone(),
@@ -339,16 +328,16 @@ impl Engine {
             console_size: size,
             privileged: spec.privileged,
         };
-        let path = self.dir(&entry.id).join("config.json");
-        blocking(move || {
-            let text = std::fs::read(&path)
-                .map_err(|e| EngineError::internal(format!("reading {}: {e}", path.display())))?;
-            let bundle: Spec = serde_json::from_slice(&text)
-                .map_err(|e| EngineError::internal(format!("{}: {e}", path.display())))?;
+        let dir = self.dir(&entry.id);
+        let composed = blocking(move || {
+            let bundle = bundle::read_config(&dir)?;
             let root = PathBuf::from(format!("/proc/{pid}/root"));
             placement::guest(os)?.process(&bundle, &root, &config).map_err(crate::container::guest_error)
         })
-        .await
+        .await;
+        let process =
+            composed.inspect_err(|_| self.exec_ended(entry, &record.id, CANNOT_RUN, String::new()))?;
+        Ok(ExecRequest { exec: record.id.clone(), process, stdin: spec.attach_stdin, size, capture })
     }
 
     /// A shim tells that an exec has ended.
@@ -382,20 +371,15 @@ impl Engine {
             id: random_id(),
             container: entry.id.clone(),
             spec,
-            running: false,
+            running: true,
             exit_code: None,
             pid: 0,
         };
         self.inner.execs.enter(record.clone());
+        let request = self.compose(entry, &record, (0, 0), 4096).await?;
         let (sender, receiver) = oneshot::channel();
-        let process = match self.exec_process(entry, &record.spec, (0, 0)).await {
-            Ok(process) => process,
-            Err(e) => {
-                self.exec_ended(entry, &record.id, CANNOT_RUN, String::new());
-                return Err(e);
-            }
-        };
-        self.run_exec(entry, &sandbox, &record, process, (0, 0), 4096, Some(sender)).await?;
+        self.inner.execs.change(&record.id, |h| h.waiter = Some(sender));
+        self.run_exec(entry, &sandbox, &record, request).await?;
         match tokio::time::timeout(limit, receiver).await {
             Ok(Ok(result)) => Ok(Some(result)),
             Ok(Err(_)) => Err(EngineError::conflict("the container has ended")),

@@ -3,6 +3,7 @@
 //! Owns the records and their changes, and is the only crate that knows both axes (`placement.rs`).
 //! Must not know: HTTP, Docker's JSON, how a bundle is run.
 
+mod bundle;
 mod container;
 mod db;
 mod engine;

@@ -190,6 +190,13 @@ pub struct ExecRecord {
     pub pid: i32,
 }
 
+impl ExecRecord {
+    /// Nobody has run it yet.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.running && self.exit_code.is_none()
+    }
+}
+
 /// `exec` as asked.
 #[derive(Debug, Clone, Default)]
 pub struct ExecSpec {

@@ -20,14 +20,11 @@ use crate::volume::Volumes;
 /// Pause between two questions to a shim that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// What came of asking a shim.
-enum Reached {
-    /// It answers.
-    Alive(Sandbox, Events, Box<SandboxState>),
-    /// There is none.
-    Gone,
-    /// There is one, and it does not answer as it should.
-    Silent(String),
+/// A shim that answers.
+struct Alive {
+    sandbox: Sandbox,
+    events: Events,
+    state: SandboxState,
 }
 
 impl Engine {
@@ -51,8 +48,7 @@ impl Engine {
         })
         .await?;
         for entry in restart {
-            engine.note(&entry, |r| r.state.status = Status::Restarting);
-            engine.restart_later(&entry, Duration::ZERO);
+            engine.restart_now(&entry);
         }
         Ok(engine)
     }
@@ -91,35 +87,9 @@ impl Engine {
             let _ = self.remove_entry(entry, record.removes_volumes).await;
             return Ok(false);
         }
-        let restarts = status == Status::Restarting;
         match self.reach(entry).await {
-            Reached::Alive(sandbox, events, state)
-                if state.exit.is_none() && state.pid != 0 && status.is_running() =>
-            {
-                self.take_over(entry, sandbox, events, &state).await;
-                Ok(false)
-            }
-            Reached::Alive(sandbox, _, state) => {
-                // Ended, or started by a daemon that was killed before it could say so: that start is undone.
-                let _ = sandbox.shutdown().await;
-                let exit = match state.exit {
-                    Some(exit) => exit,
-                    None => self.exit_without_shim(entry).await,
-                };
-                Ok(self.found_ended(entry, exit, status.is_running()) || restarts)
-            }
-            Reached::Gone if status.is_running() => {
-                let exit = self.exit_without_shim(entry).await;
-                Ok(self.found_ended(entry, exit, true))
-            }
-            Reached::Gone => {
-                // A start that a crash cut short may have left processes.
-                self.exit_without_shim(entry).await;
-                let always = matches!(record.spec.restart, RestartPolicy::Always)
-                    || (record.spec.restart == RestartPolicy::UnlessStopped && !record.stopped_by_user);
-                Ok(restarts || always && record.state.started_at.is_some() && status == Status::Exited)
-            }
-            Reached::Silent(why) => {
+            Ok(found) => Ok(self.settle_with(entry, found).await),
+            Err(why) => {
                 // It lives and cannot be spoken to now: nothing of it is touched, and it is asked again.
                 tracing::error!("container {}: its shim does not answer and is left alone: {why}", entry.id);
                 self.recover_later(entry);
@@ -128,25 +98,60 @@ impl Engine {
         }
     }
 
-    /// Asks a container's shim who it is.
-    async fn reach(&self, entry: &Entry) -> Reached {
-        let (sandbox, events) = match Sandbox::connect(&self.socket(&entry.id)).await {
-            Ok(connected) => connected,
-            Err(SandboxError::Gone) => return Reached::Gone,
-            Err(e) => return Reached::Silent(e.to_string()),
-        };
-        match sandbox.state().await {
-            Ok(state) if state.version > VERSION || state.version + 1 < VERSION => Reached::Silent(format!(
-                "it speaks version {} of the task protocol, this daemon {VERSION} and the one before",
-                state.version
-            )),
-            Ok(state) => Reached::Alive(sandbox, events, Box::new(state)),
-            Err(SandboxError::Gone) => Reached::Gone,
-            Err(e) => Reached::Silent(e.to_string()),
+    /// As [`Engine::recover`], from what was found of the shim (`None`: there is none).
+    async fn settle_with(&self, entry: &Arc<Entry>, found: Option<Alive>) -> bool {
+        let record = entry.record();
+        let status = record.state.status;
+        let restarts = status == Status::Restarting;
+        match found {
+            Some(alive) if alive.state.exit.is_none() && alive.state.pid != 0 && status.is_running() => {
+                self.take_over(entry, alive).await;
+                false
+            }
+            Some(Alive { sandbox, state, .. }) => {
+                // Ended, or started by a daemon that was killed before it could say so: that start is undone.
+                let _ = sandbox.shutdown().await;
+                let exit = match state.exit {
+                    Some(exit) => exit,
+                    None => self.exit_without_shim(entry).await,
+                };
+                self.found_ended(entry, exit, status.is_running()) || restarts
+            }
+            None if status.is_running() => {
+                let exit = self.exit_without_shim(entry).await;
+                self.found_ended(entry, exit, true)
+            }
+            None => {
+                // A start that a crash cut short may have left processes.
+                self.exit_without_shim(entry).await;
+                let always = matches!(record.spec.restart, RestartPolicy::Always)
+                    || (record.spec.restart == RestartPolicy::UnlessStopped && !record.stopped_by_user);
+                restarts || always && record.state.started_at.is_some() && status == Status::Exited
+            }
         }
     }
 
-    async fn take_over(&self, entry: &Arc<Entry>, sandbox: Sandbox, events: Events, state: &SandboxState) {
+    /// Asks a container's shim who it is; `None`: there is none. The error says why one that is there does not answer as
+    /// it should.
+    async fn reach(&self, entry: &Entry) -> std::result::Result<Option<Alive>, String> {
+        let asked = async {
+            let (sandbox, events) = Sandbox::connect(&self.socket(&entry.id)).await?;
+            let state = sandbox.state().await?;
+            Ok(Alive { sandbox, events, state })
+        };
+        match asked.await {
+            Ok(alive) if alive.state.version > VERSION || alive.state.version + 1 < VERSION => Err(format!(
+                "it speaks version {} of the task protocol, this daemon {VERSION} and the one before",
+                alive.state.version
+            )),
+            Ok(alive) => Ok(Some(alive)),
+            Err(SandboxError::Gone) => Ok(None),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    async fn take_over(&self, entry: &Arc<Entry>, alive: Alive) {
+        let Alive { sandbox, events, state } = alive;
         tracing::info!("container {} taken over", entry.id);
         let record = entry.record();
         if let Some(adapter) = &record.adapter {
@@ -170,26 +175,21 @@ impl Engine {
         let (engine, entry) = (self.clone(), entry.clone());
         tokio::spawn(async move {
             loop {
+                // A shim that hangs tells nobody when it no longer does.
                 tokio::time::sleep(ASK_AGAIN).await;
                 let _verb = entry.verb.lock().await;
-                let status = entry.status();
-                match engine.reach(&entry).await {
-                    Reached::Silent(_) => {}
-                    Reached::Alive(sandbox, events, state) if state.exit.is_none() && status.is_running() => {
-                        engine.take_over(&entry, sandbox, events, &state).await;
-                        return;
-                    }
-                    _ => {
-                        let exit = engine.exit_without_shim(&entry).await;
-                        if engine.found_ended(&entry, exit, status.is_running()) {
-                            engine.note(&entry, |r| r.state.status = Status::Restarting);
-                            engine.restart_later(&entry, Duration::ZERO);
-                        }
-                        return;
-                    }
+                let Ok(found) = engine.reach(&entry).await else { continue };
+                if engine.settle_with(&entry, found).await {
+                    engine.restart_now(&entry);
                 }
+                return;
             }
         });
+    }
+
+    fn restart_now(&self, entry: &Arc<Entry>) {
+        self.note(entry, |r| r.state.status = Status::Restarting);
+        self.restart_later(entry, Duration::ZERO);
     }
 
     /// A container that was running before and has ended meanwhile; true: it is to be started again.

@@ -2,26 +2,15 @@
 //!
 //! Promised: read 1.0 s, write 1.5 s, merge 0.1 s. `tests/memory.rs` holds the promise on memory.
 
+#[path = "../tests/large/mod.rs"]
+mod large;
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use silo_hive::{Hive, Key, Value, diff, merge};
 
 const VALUES: usize = 1_000_000;
-
-/// A million values of 18 to 22 bytes in keys of `each`.
-fn hive(each: usize) -> Hive {
-    let mut hive = Hive::default();
-    for k in 0..VALUES / each {
-        let mut key = Key::new(format!("Key {k:06}").as_str());
-        for v in 0..each {
-            let data = vec![k as u8; 18 + v % 5];
-            key.insert_value(Value::new(format!("v{v:06}").as_str(), 3, data)).unwrap();
-        }
-        hive.root.insert_subkey(key).unwrap();
-    }
-    hive
-}
 
 /// Changes, additions and removals, spread over the hive, of about 20 KB as a delta hive.
 fn edited(mut hive: Hive) -> Hive {
@@ -43,7 +32,7 @@ fn all(c: &mut Criterion) {
     let mut group = c.benchmark_group("hive of 64 MB");
     group.sample_size(10);
     for (shape, each) in [("100000 keys", 10), ("one key", VALUES)] {
-        let tree = hive(each);
+        let tree = large::hive(VALUES, each);
         let file = tree.to_bytes().unwrap();
         let delta = diff(&tree, &edited(tree.clone())).to_bytes().unwrap();
         println!("{shape}: the hive has {} bytes, the delta {}", file.len(), delta.len());

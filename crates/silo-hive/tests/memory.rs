@@ -1,8 +1,10 @@
 //! The promise on memory: a hive in work takes no more than three times its file.
 
+mod large;
+
 use std::process::Command;
 
-use silo_hive::{Hive, Key, Value, merge};
+use silo_hive::{Hive, Value, merge};
 
 /// Which step this process is to do; the test starts itself once for each.
 const STEP: &str = "SILO_HIVE_MEMORY_STEP";
@@ -13,20 +15,6 @@ fn peak() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
-/// 16 MB of values of 18 to 22 bytes, as the bench's hive of 64 MB.
-fn hive(each: usize) -> Hive {
-    let mut hive = Hive::default();
-    for k in 0..VALUES / each {
-        let mut key = Key::new(format!("Key {k:06}").as_str());
-        for v in 0..each {
-            let data = vec![k as u8; 18 + v % 5];
-            key.insert_value(Value::new(format!("v{v:06}").as_str(), 3, data)).unwrap();
-        }
-        hive.root.insert_subkey(key).unwrap();
-    }
-    hive
 }
 
 fn step(name: &str, path: &std::path::Path) {
@@ -53,7 +41,7 @@ fn reading_and_merging_take_three_times_the_file_at_most() {
         return step(&name, &path);
     }
     for each in [10, VALUES] {
-        let bytes = hive(each).to_bytes().unwrap();
+        let bytes = large::hive(VALUES, each).to_bytes().unwrap();
         std::fs::write(&path, &bytes).unwrap();
         for name in ["read", "merge", "write"] {
             let output = Command::new(std::env::current_exe().unwrap())

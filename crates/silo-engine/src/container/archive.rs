@@ -130,7 +130,7 @@ impl Engine {
 
     /// A container that was never started has no bundle yet.
     fn bundle_for_files(&self, record: &ContainerRecord) -> Result<()> {
-        if self.dir(&record.id).join("config.json").exists() {
+        if self.dir(&record.id).join(crate::bundle::CONFIG).exists() {
             return Ok(());
         }
         let mut quiet = record.clone();

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Entry, blocking, lock, log_path};
 use crate::error::{EngineError, Result};
 use crate::record::{ContainerRecord, Health, Status};
 use crate::spec::{MountSource, NetworkMode};
-use crate::{image, placement};
+use crate::{bundle, image, placement};
 
 use super::create::is_set;
 use super::links::Linked;
@@ -279,20 +279,10 @@ impl Engine {
         let dir = self.dir(&record.id);
         let guest = placement::guest(record.os)?;
         let spec = &record.spec;
-        let write = |name: &str, bytes: &[u8], mode: u32| -> Result<()> {
-            let path = dir.join(name);
-            let fresh = dir.join(format!("{name}.new"));
-            std::fs::write(&fresh, bytes)
-                .and_then(|()| {
-                    std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(mode))
-                })
-                .and_then(|()| std::fs::rename(&fresh, &path))
-                .map_err(|e| EngineError::internal(format!("writing {}: {e}", path.display())))
-        };
         let links = self.linked(record)?;
         let network_files = self.network_files(record, joined, &links);
         for (name, text) in &network_files {
-            write(name, text.as_bytes(), 0o644)?;
+            bundle::write(&dir, name, text.as_bytes(), 0o644)?;
         }
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
         let mounts = self.mounts_of(record)?;
@@ -335,12 +325,11 @@ impl Engine {
             identity: placement::facts(record.isolation).identity,
             annotations: &spec.annotations,
         };
-        let bundle = guest.bundle(&request).map_err(guest_error)?;
-        let json = |value: serde_json::Result<Vec<u8>>| {
-            value.map_err(|e| EngineError::internal(format!("writing the bundle: {e}")))
-        };
-        write("config.json", &json(serde_json::to_vec(&bundle.spec))?, 0o600)?;
-        write("rootfs.json", &json(serde_json::to_vec(&bundle.rootfs))?, 0o600)?;
+        let made = guest.bundle(&request).map_err(guest_error)?;
+        bundle::write_config(&dir, &made.spec)?;
+        let rootfs = serde_json::to_vec(&made.rootfs)
+            .map_err(|e| EngineError::internal(format!("writing the bundle: {e}")))?;
+        bundle::write(&dir, "rootfs.json", &rootfs, 0o600)?;
         self.copy_up(record, &layers, guest)
     }
 

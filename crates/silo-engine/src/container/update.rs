@@ -4,9 +4,9 @@ use silo_guest::Limits;
 
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
-use crate::placement;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
+use crate::{bundle, placement};
 
 use super::lifecycle::sandbox_error;
 
@@ -102,23 +102,12 @@ impl Engine {
     async fn show_limits(&self, record: &ContainerRecord, limits: Limits) -> Result<()> {
         let (dir, os) = (self.dir(&record.id), record.os);
         blocking(move || {
-            let path = dir.join("config.json");
-            let failed = |e: std::io::Error| EngineError::internal(format!("{}: {e}", path.display()));
-            let text = std::fs::read(&path).map_err(failed)?;
-            let mut bundle: oci_spec::runtime::Spec =
-                serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
-            if !placement::guest(os)?
-                .limits_changed(&mut bundle, &limits, &dir)
-                .map_err(super::start::guest_error)?
-            {
-                return Ok(());
+            let mut spec = bundle::read_config(&dir)?;
+            let guest = placement::guest(os)?;
+            if guest.limits_changed(&mut spec, &limits, &dir).map_err(super::start::guest_error)? {
+                bundle::write_config(&dir, &spec)?;
             }
-            let fresh = dir.join("config.json.new");
-            let text = serde_json::to_vec(&bundle).map_err(|e| failed(e.into()))?;
-            let mut options = std::fs::File::options();
-            std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
-            let written = options.open(&fresh).and_then(|mut f| std::io::Write::write_all(&mut f, &text));
-            written.and_then(|()| std::fs::rename(&fresh, &path)).map_err(failed)
+            Ok(())
         })
         .await
     }

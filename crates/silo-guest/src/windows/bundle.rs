@@ -30,7 +30,7 @@ const LIMITS_LIBRARY: &str = "/usr/lib/silo/limits.so";
 /// Size of a container's range of user and group ids.
 const IDS: u32 = 65_536;
 /// Variables of [`limits::Visible`].
-const SHOWN: &[&str] = &["SILO_PROCESSORS=", "SILO_MEMORY="];
+const SHOWN: [&str; 2] = ["SILO_PROCESSORS", "SILO_MEMORY"];
 /// Asks the runtime for a pipe on which init reports the 32-bit exit code.
 const STATUS_PIPE: &str = "dev.silo.status-fd";
 
@@ -403,7 +403,7 @@ fn namespaces(of: &Namespaces) -> Vec<LinuxNamespace> {
 pub(super) fn show_limits(bundle: &mut Spec, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
     let visible = limits::write(limits, &guest_directory(dir)?)?;
     let Some(mut process) = bundle.process().clone() else { return Ok(false) };
-    let shown = |entry: &String| SHOWN.iter().any(|name| entry.starts_with(name));
+    let shown = |entry: &String| entry.split_once('=').is_some_and(|(name, _)| SHOWN.contains(&name));
     let mut all: Vec<String> =
         process.env().iter().flatten().filter(|entry| !shown(entry)).cloned().collect();
     all.extend(visible.env);
@@ -430,9 +430,9 @@ pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> 
     if exec.working_dir.is_empty() {
         process.set_cwd(first.cwd().clone());
     }
-    let keep = ["SILO_PRELOAD", "SILO_PROCESSORS", "SILO_MEMORY"];
+    let keep = ["SILO_PRELOAD"].into_iter().chain(SHOWN);
     let mut all = process.env().clone().unwrap_or_default();
-    all.extend(keep.iter().filter_map(|name| Some(format!("{name}={}", value(name)?))));
+    all.extend(keep.filter_map(|name| Some(format!("{name}={}", value(name)?))));
     process.set_env(Some(all)).set_rlimits(first.rlimits().clone()).set_oom_score_adj(first.oom_score_adj());
     Ok(process)
 }

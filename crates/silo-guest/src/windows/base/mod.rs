@@ -14,6 +14,7 @@ mod packages;
 mod pe;
 mod prune;
 mod registry;
+mod root;
 mod setup;
 mod stack;
 mod tools;

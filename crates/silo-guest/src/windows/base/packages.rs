@@ -96,14 +96,7 @@ pub(super) fn obtain(
         PackageSource::Directory(directory) => directory.clone(),
         PackageSource::HostsMirror => fetch(with_32_bit, work)?,
     };
-    let mut packages = Vec::new();
-    for entry in fs::read_dir(&directory).map_err(io(format!("reading {}", directory.display())))? {
-        let path = entry.map_err(io(format!("reading {}", directory.display())))?.path();
-        if path.extension().is_some_and(|e| e == "deb") {
-            packages.push(path);
-        }
-    }
-    packages.sort();
+    let packages = files(&directory, &["deb"])?;
     if packages.is_empty() { Err(PackageError::Empty(directory)) } else { Ok(packages) }
 }
 
@@ -156,17 +149,8 @@ pub(super) fn sources(
     if !directory.is_dir() {
         return Ok(None);
     }
-    let mut found = Sources { source: Vec::new(), compiler: Vec::new() };
-    for entry in fs::read_dir(&directory).map_err(io(format!("reading {}", directory.display())))? {
-        let path = entry.map_err(io(format!("reading {}", directory.display())))?.path();
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("deb") => found.compiler.push(path),
-            Some("dsc" | "xz") => found.source.push(path),
-            _ => {}
-        }
-    }
-    found.source.sort();
-    found.compiler.sort();
+    let found =
+        Sources { source: files(&directory, &["dsc", "xz"])?, compiler: files(&directory, &["deb"])? };
     if found.compiler.is_empty() || found.source.len() != 3 {
         return Err(PackageError::NoSource(directory));
     }
@@ -180,31 +164,37 @@ fn fetch_sources(version: &str, work: &Path) -> Result<PathBuf, PackageError> {
     for directory in [&directory, &cache.join("archives/partial")] {
         fs::create_dir_all(directory).map_err(io(format!("creating {}", directory.display())))?;
     }
-    let configuration = apt.join("apt.conf");
+    apt_get(&apt, &["source", "--download-only", &format!("wine={version}")], &directory)?;
     let own_cache = format!("Dir::Cache={}", cache.display());
-    let common = ["-c".as_ref(), configuration.as_os_str(), "-qq".as_ref()];
-    let with = |more: &[&'static str]| -> Vec<std::ffi::OsString> {
-        let more = more.iter().map(std::ffi::OsStr::new);
-        common.iter().copied().chain(more).map(ToOwned::to_owned).collect()
-    };
-    let apt_get = |mut args: Vec<std::ffi::OsString>, more: &[&str]| -> Result<(), ToolError> {
-        args.extend(more.iter().map(std::ffi::OsString::from));
-        let args: Vec<_> = args.iter().map(std::ffi::OsString::as_os_str).collect();
-        tools::run("apt-get", &args, &directory)
-    };
-    apt_get(with(&["source", "--download-only"]), &[&format!("wine={version}")])?;
-    apt_get(
-        with(&["install", "--download-only", "--yes", "-o"]),
-        &[&[own_cache.as_str()], COMPILER].concat(),
-    )?;
-    let archives = cache.join("archives");
-    for entry in fs::read_dir(&archives).map_err(io(format!("reading {}", archives.display())))? {
-        let path = entry.map_err(io(format!("reading {}", archives.display())))?.path();
-        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|e| e == "deb")) {
-            fs::rename(&path, directory.join(name)).map_err(io(format!("moving {}", path.display())))?;
-        }
+    let install = ["install", "--download-only", "--yes", "-o", &own_cache];
+    apt_get(&apt, &[&install, COMPILER].concat(), &directory)?;
+    for path in files(&cache.join("archives"), &["deb"])? {
+        let to = directory.join(path.file_name().unwrap_or_default());
+        fs::rename(&path, to).map_err(io(format!("moving {}", path.display())))?;
     }
     Ok(directory)
+}
+
+/// The files of a directory that have one of these extensions, sorted by name.
+fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, PackageError> {
+    let reading = || io(format!("reading {}", directory.display()));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(reading())? {
+        let path = entry.map_err(reading())?.path();
+        if path.extension().and_then(|e| e.to_str()).is_some_and(|e| extensions.contains(&e)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Runs `apt-get` in `directory` under the configuration that [`fetch`] has written into `apt`.
+fn apt_get(apt: &Path, args: &[&str], directory: &Path) -> Result<(), ToolError> {
+    let configuration = apt.join("apt.conf");
+    let mut all = vec!["-c".as_ref(), configuration.as_os_str(), "-qq".as_ref()];
+    all.extend(args.iter().map(std::ffi::OsStr::new));
+    tools::run("apt-get", &all, directory)
 }
 
 fn fetch(with_32_bit: bool, work: &Path) -> Result<PathBuf, PackageError> {
@@ -214,7 +204,6 @@ fn fetch(with_32_bit: bool, work: &Path) -> Result<PathBuf, PackageError> {
         let directory = apt.join(directory);
         fs::create_dir_all(&directory).map_err(io(format!("creating {}", directory.display())))?;
     }
-    let configuration = apt.join("apt.conf");
     let write = |name: &str, text: &str| {
         let path = apt.join(name);
         fs::write(&path, text).map_err(io(format!("writing {}", path.display())))
@@ -224,21 +213,16 @@ fn fetch(with_32_bit: bool, work: &Path) -> Result<PathBuf, PackageError> {
     write("status", "")?;
     write("apt.conf", &apt_configuration(&apt, with_32_bit))?;
 
-    let apt_get = |args: &[&str], directory: &Path| -> Result<(), ToolError> {
-        let mut all = vec!["-c".as_ref(), configuration.as_os_str(), "-qq".as_ref()];
-        all.extend(args.iter().map(std::ffi::OsStr::new));
-        tools::run("apt-get", &all, directory)
-    };
-    apt_get(&["update"], &apt)?;
+    apt_get(&apt, &["update"], &apt)?;
     let mut install = vec!["install", "--download-only", "--yes"];
     install.extend(LIBRARIES);
-    apt_get(&install, &apt)?;
+    apt_get(&apt, &install, &apt)?;
     let mut download = vec!["download"];
     download.extend(WINE);
     if with_32_bit {
         download.extend(WINE_32);
     }
-    apt_get(&download, &archives)?;
+    apt_get(&apt, &download, &archives)?;
     Ok(archives)
 }
 

@@ -9,15 +9,15 @@
 //! packages, so that nothing of the host's is in them; what was compiled once for the same source, compiler and patches is
 //! kept in [`CACHE`] and taken from there.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::packages::Sources;
+use super::root;
 use super::tools::{self, ToolError};
 
 const PATCHES: &[(&str, &str)] = &[
@@ -27,22 +27,10 @@ const PATCHES: &[(&str, &str)] = &[
 const BUILD: &str = include_str!("wine/build.sh");
 /// Kept over base builds; what is in it can be removed at any time.
 const CACHE: &str = "/var/cache/silo/wine";
-/// Mounts what a compiler needs below `$1` and runs the build there.
-const ENTER: &str = r#"
-set -e
-root=$1
-mount --make-rprivate /
-mount -t proc proc "$root/proc"
-mount -t tmpfs tmpfs "$root/tmp"
-mount -t tmpfs tmpfs "$root/dev"
-for node in null zero full random urandom; do
-  touch "$root/dev/$node"
-  mount --bind "/dev/$node" "$root/dev/$node"
-done
-exec env -i /usr/sbin/chroot "$root" /bin/sh /build/build.sh </dev/null
-"#;
+/// Runs the build in the root.
+const ENTER: &str = r#"exec env -i /usr/sbin/chroot "$root" /bin/sh /build/build.sh </dev/null"#;
 /// Seconds.
-const LIMIT: &str = "1200";
+const LIMIT: u32 = 1200;
 
 /// The two programs.
 pub(super) struct Built {
@@ -79,21 +67,17 @@ pub(super) fn build(sources: &Sources, work: &Path) -> Result<Built, WineError> 
     if let Some(built) = complete(&kept) {
         return Ok(built);
     }
-    let root = work.join("compiler-root");
-    lay_root(sources, &root)?;
-    let script =
-        ["--kill-after=5", LIMIT, "unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child"];
-    let script = script.into_iter().chain(["/bin/sh", "-c", ENTER, "wine"]).map(OsStr::new);
-    let arguments: Vec<&OsStr> = script.chain([root.as_os_str()]).collect();
-    tools::run("timeout", &arguments, Path::new("/"))?;
-    let out = root.join("build/out");
+    let directory = work.join("compiler-root");
+    lay_root(sources, &directory)?;
+    root::run(&directory, LIMIT, ENTER)?;
+    let out = directory.join("build/out");
     // A host whose cache cannot be written has none.
     let here = work.join("wine");
     let place = match keep(&out, &kept) {
         Ok(()) => kept,
         Err(_) => keep(&out, &here).map(|()| here)?,
     };
-    fs::remove_dir_all(&root).map_err(at("removing", &root))?;
+    fs::remove_dir_all(&directory).map_err(at("removing", &directory))?;
     complete(&place).ok_or_else(|| at("taking programs from", &place)(io::ErrorKind::NotFound.into()))
 }
 
@@ -121,9 +105,7 @@ fn key(sources: &Sources) -> Result<String, WineError> {
     let mut hash = Sha256::new();
     for path in sources.source.iter().filter(|path| path.extension().is_some_and(|e| e == "dsc")) {
         // It holds the digests of the archives, which apt has checked.
-        let mut text = Vec::new();
-        fs::File::open(path).and_then(|mut f| f.read_to_end(&mut text)).map_err(at("reading", path))?;
-        hash.update(&text);
+        hash.update(fs::read(path).map_err(at("reading", path))?);
     }
     for path in &sources.compiler {
         hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
@@ -137,16 +119,16 @@ fn key(sources: &Sources) -> Result<String, WineError> {
 }
 
 /// Unpacks the compiler's packages and puts source, patches and script into `/build`.
-fn lay_root(sources: &Sources, root: &Path) -> Result<(), WineError> {
-    let patches = root.join("build/patches");
+fn lay_root(sources: &Sources, directory: &Path) -> Result<(), WineError> {
+    let patches = directory.join("build/patches");
     fs::create_dir_all(&patches).map_err(at("creating", &patches))?;
-    for directory in ["dev", "proc", "tmp"] {
-        fs::create_dir_all(root.join(directory)).map_err(at("creating", root))?;
+    for point in root::MOUNT_POINTS {
+        fs::create_dir_all(directory.join(point)).map_err(at("creating", directory))?;
     }
     for package in &sources.compiler {
         tools::run(
             "dpkg-deb",
-            &["--extract".as_ref(), package.as_os_str(), root.as_os_str()],
+            &["--extract".as_ref(), package.as_os_str(), directory.as_os_str()],
             Path::new("/"),
         )?;
     }
@@ -159,7 +141,7 @@ fn lay_root(sources: &Sources, root: &Path) -> Result<(), WineError> {
         ("gawk", "usr/bin/awk"),
     ];
     for (target, link) in links {
-        let link = root.join(link);
+        let link = directory.join(link);
         match symlink(target, &link) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(at("making", &link)(error));
@@ -168,13 +150,13 @@ fn lay_root(sources: &Sources, root: &Path) -> Result<(), WineError> {
         }
     }
     for path in &sources.source {
-        let to = root.join("build").join(path.file_name().unwrap_or_default());
+        let to = directory.join("build").join(path.file_name().unwrap_or_default());
         fs::copy(path, to).map_err(at("copying", path))?;
     }
     for (name, text) in PATCHES {
         let path = patches.join(name);
         fs::write(&path, text).map_err(at("writing", &path))?;
     }
-    let path = root.join("build/build.sh");
+    let path = directory.join("build/build.sh");
     fs::write(&path, BUILD).map_err(at("writing", &path))
 }
