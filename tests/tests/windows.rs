@@ -203,3 +203,24 @@ fn what_was_flushed_survives_a_kill_and_a_stop_comes_as_an_event() {
     assert!(log.contains("event 2"), "{log}");
     assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "events"]), "7");
 }
+
+#[test]
+fn programs_that_come_at_once_meet_one_system() {
+    let d = Daemon::windows();
+    for round in 0..5 {
+        let name = format!("at-once-{round}");
+        d.ok(&["run", "-d", "-i", "--name", &name, NANOSERVER, "cmd"]);
+        // The boot program has ended by then or not, the first program has started or not.
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| d.ok(&["exec", &name, "cmd", "/c", "ver"]));
+            }
+        });
+        d.ok(&["exec", &name, "sc", "query", "CExecSvc"]);
+        let tasks = d.ok(&["exec", &name, "tasklist"]);
+        for program in ["services.exe", "CExecSvc.exe"] {
+            assert_eq!(tasks.lines().filter(|l| l.starts_with(program)).count(), 1, "{tasks}");
+        }
+        d.ok(&["rm", "-f", &name]);
+    }
+}

@@ -24,28 +24,22 @@ pub fn run() {
     hardware(processors);
     names();
     environment(processors);
-    start_services();
-    let event = wide(BOOTED);
-    let event = name(&event);
-    let attributes = attributes(&event, core::ptr::null_mut(), OPEN_IF);
-    let mut handle = core::ptr::null_mut();
-    // SAFETY: all structures outlive the calls.
-    unsafe {
-        if NtCreateEvent(&mut handle, ALL_ACCESS_EVENT, &attributes, 0, 0) >= 0 {
-            SetEvent(handle);
-        }
-    }
+    let event = booted();
+    start_services(event);
+    // SAFETY: our handle, or a null one, which is refused.
+    unsafe { SetEvent(event) };
 }
 
-/// Keeps the event that says the guest is up for as long as this process lives. Without a holder it would vanish with
-/// the boot, and each further program from the Linux side (an exec) would boot the guest anew.
-pub fn keep_booted() {
+/// The event that says that the guest is up. Who runs a program from the Linux side first asks for it, and boots if
+/// nobody has it.
+fn booted() -> Handle {
     let event = wide(BOOTED);
     let event = name(&event);
     let attributes = attributes(&event, core::ptr::null_mut(), OPEN_IF);
     let mut handle = core::ptr::null_mut();
-    // SAFETY: all structures outlive the call; the handle is meant to stay open.
-    unsafe { NtCreateEvent(&mut handle, ALL_ACCESS_EVENT, &attributes, 0, 1) };
+    // SAFETY: all structures outlive the call.
+    unsafe { NtCreateEvent(&mut handle, ALL_ACCESS_EVENT, &attributes, 0, 0) };
+    handle
 }
 
 fn processors() -> u32 {
@@ -239,15 +233,17 @@ fn environment(processors: u32) {
     key.set_text("PROCESSOR_REVISION", &hex);
 }
 
-/// The service manager, with no handle of ours: a reader of the program's output must not wait for it.
-fn start_services() {
+/// The service manager, with no handle of this process's standard streams: a reader of the program's output must not
+/// wait for it. It is given `booted` to hold before the event is set: without a holder the event would vanish with this
+/// process, and the next program from the Linux side (an exec) would boot the guest anew.
+fn start_services(booted: Handle) {
     let mut line = wide(r"C:\windows\system32\services.exe");
     // SAFETY: all structures outlive the call; the command line is writable.
     unsafe {
         let mut startup: StartupInfo = core::mem::zeroed();
         startup.cb = core::mem::size_of::<StartupInfo>() as u32;
         let mut process: ProcessInformation = core::mem::zeroed();
-        CreateProcessW(
+        let started = CreateProcessW(
             line.as_ptr(),
             line.as_mut_ptr(),
             core::ptr::null(),
@@ -259,5 +255,9 @@ fn start_services() {
             &startup,
             &mut process,
         );
+        if started != 0 {
+            let mut its = core::ptr::null_mut();
+            DuplicateHandle(CURRENT_PROCESS, booted, process.process, &mut its, 0, 0, SAME_ACCESS);
+        }
     }
 }

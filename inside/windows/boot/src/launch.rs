@@ -35,7 +35,6 @@ pub fn run(number: u32) -> u32 {
     REQUEST.store(number, Ordering::SeqCst);
     // SAFETY: the handler is a plain function that lives as long as the program.
     unsafe { SetConsoleCtrlHandler(on_event, 1) };
-    crate::boot::keep_booted();
     let code = match read_file(&path(number, "request")) {
         Some(request) => program(&request),
         None => NOT_RUNNABLE,

@@ -30,6 +30,7 @@ pub const ALL_ACCESS_EVENT: u32 = 0x001f_0003;
 pub const ALL_ACCESS_KEY: u32 = 0x000f_003f;
 pub const ALL_ACCESS_PROCESS: u32 = 0x001f_ffff;
 pub const OPTION_VOLATILE: u32 = 1;
+pub const SAME_ACCESS: u32 = 2;
 pub const CASE_INSENSITIVE: u32 = 0x40;
 pub const OPEN_IF: u32 = 0x80;
 pub const REG_SZ: u32 = 1;
@@ -98,6 +99,7 @@ extern "system" {
     pub fn CreateProcessW(application: *const u16, line: *mut u16, process: *const c_void, thread: *const c_void, inherit: i32, flags: u32, environment: *const c_void, directory: *const u16, startup: *const StartupInfo, information: *mut ProcessInformation) -> i32;
     pub fn CreateRemoteThread(process: Handle, security: *const c_void, stack: usize, start: *const c_void, argument: usize, flags: u32, id: *mut u32) -> Handle;
     pub fn CreateToolhelp32Snapshot(flags: u32, process: u32) -> Handle;
+    pub fn DuplicateHandle(from: Handle, handle: Handle, to: Handle, copy: *mut Handle, access: u32, inherit: i32, options: u32) -> i32;
     pub fn ExitProcess(code: u32) -> !;
     pub fn GetCommandLineW() -> *const u16;
     pub fn GetEnvironmentStringsW() -> *mut u16;
