@@ -12,6 +12,7 @@ mod images;
 mod names;
 mod networks;
 mod params;
+mod registry;
 mod router;
 mod server;
 mod stream;

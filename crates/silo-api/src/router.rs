@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 use silo_engine::Engine;
 
 use crate::error::ApiError;
-use crate::{containers as c, exec, images, networks, system, volumes};
+use crate::{containers as c, exec, images, networks, registry, system, volumes};
 
 /// Method and path of every route, versions stripped.
 pub(crate) fn router(engine: Engine) -> Router {
@@ -65,6 +65,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/build", post(system::no_build))
         .route("/build/prune", post(system::no_build))
         .route("/session", post(system::no_build))
+        .route("/silo/registry", get(registry::get))
         .fallback(absent)
         .method_not_allowed_fallback(|| async {
             ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }

@@ -140,6 +140,9 @@ impl Execs {
     }
 }
 
+/// How long a container may take to write what it keeps in memory.
+const FLUSH: Duration = Duration::from_secs(20);
+
 impl Engine {
     /// Prepares an exec; returns its ID.
     pub async fn exec_create(&self, name: &str, spec: ExecSpec) -> Result<String> {
@@ -342,7 +345,8 @@ impl Engine {
 
     /// A shim tells that an exec has ended.
     pub(crate) fn exec_ended(&self, entry: &Arc<Entry>, exec: &str, code: u32, output: String) {
-        if let Some(record) = self.inner.execs.end(exec, code, output) {
+        // One without a command is the engine's own.
+        if let Some(record) = self.inner.execs.end(exec, code, output).filter(|r| !r.spec.cmd.is_empty()) {
             self.inner.events.container(
                 &entry.record(),
                 "exec_die",
@@ -356,6 +360,46 @@ impl Engine {
         let record = self.inner.execs.get(exec)?;
         let entry = self.find(&record.container.0)?;
         entry.running()?.resize(Some(&record.id), rows, cols).await.map_err(sandbox_error)
+    }
+
+    /// Has a running container put on disk what it keeps in memory of its changes.
+    pub(crate) async fn flush(&self, entry: &Arc<Entry>) -> Result<()> {
+        if entry.status() != Status::Running {
+            return Ok(());
+        }
+        let (dir, os) = (self.dir(&entry.id), entry.with(|r| r.os));
+        let process = blocking(move || Ok(placement::guest(os)?.flush(&bundle::read_config(&dir)?))).await?;
+        let Some(process) = process else { return Ok(()) };
+        let sandbox = self.exec_allowed(entry)?;
+        let record = ExecRecord {
+            id: random_id(),
+            container: entry.id.clone(),
+            spec: ExecSpec::default(),
+            running: true,
+            exit_code: None,
+            pid: 0,
+        };
+        let exec = record.id.clone();
+        self.inner.execs.enter(record);
+        let (sender, receiver) = oneshot::channel();
+        self.inner.execs.change(&exec, |h| h.waiter = Some(sender));
+        let request = ExecRequest { exec: exec.clone(), process, stdin: false, size: (0, 0), capture: 4096 };
+        if let Err(e) = sandbox.exec(request).await {
+            self.inner.execs.end(&exec, CANNOT_RUN, String::new());
+            // A container that ends meanwhile writes all by itself.
+            return if entry.status().is_running() { Err(sandbox_error(e)) } else { Ok(()) };
+        }
+        match tokio::time::timeout(FLUSH, receiver).await {
+            Ok(Ok((0, _))) => Ok(()),
+            Ok(Ok((_, said))) if entry.status().is_running() => {
+                Err(EngineError::internal(format!("writing what the container keeps in memory: {said}")))
+            }
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let _ = sandbox.signal(Some(&exec), 9).await;
+                Err(EngineError::internal("the container does not write what it keeps in memory"))
+            }
+        }
     }
 
     /// Runs a command and collects its output (health probes); `None`: it did not end in time and was killed.

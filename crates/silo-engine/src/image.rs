@@ -70,6 +70,15 @@ impl Engine {
         self.inner.events.tell("image", action, id, attributes);
     }
 
+    /// Lets guests forget what they made of chains that are no image's any more.
+    pub(crate) fn forget_chains(&self) {
+        for os in [silo_guest::Os::Linux, silo_guest::Os::Windows] {
+            if let Some(guest) = silo_guest::of(os) {
+                guest.forget_chains(&self.inner.config.root, &|chain| self.inner.images.has_chain(chain));
+            }
+        }
+    }
+
     /// Loads images from a docker-archive or OCI layout; the stream is Docker's JSON progress lines.
     pub fn image_load(&self, tar: Box<dyn Read + Send>, quiet: bool) -> ByteStream {
         let engine = self.clone();
@@ -164,6 +173,7 @@ impl Engine {
         blocking(move || {
             let users = |id: &str| engine.users_of_image(id);
             let removed = engine.inner.images.remove(&name, force, noprune, &users).map_err(error)?;
+            engine.forget_chains();
             for one in &removed {
                 match one {
                     Removed::Untagged(name) => engine.tell_image("untag", name, name),
@@ -199,6 +209,7 @@ impl Engine {
                     removed.append(&mut gone);
                 }
             }
+            engine.forget_chains();
             engine.inner.events.tell(
                 "image",
                 "prune",

@@ -16,6 +16,7 @@ mod placement;
 mod ports;
 mod record;
 mod recover;
+mod registry;
 mod signal;
 mod spec;
 mod system;

@@ -260,6 +260,8 @@ pub struct BundleRequest<'a> {
     pub domainname: &'a str,
     /// Unpacked layers of the image, **uppermost first**; each is a directory as the layer format unpacks.
     pub layers: &'a [PathBuf],
+    /// Chain ID of `layers`: what a guest makes of them alone, it makes once for each.
+    pub chain: &'a str,
     /// The container's writable directory; the guest keeps its overlay `upper`s and `work`s in it and may
     /// create them here. Contents survive stop/start and go with the container.
     pub top: &'a Path,
@@ -295,6 +297,21 @@ pub struct Bundle {
     pub spec: Spec,
     /// Mounted at `root.path` before everything else (as containerd's task request carries it).
     pub rootfs: Mount,
+}
+
+/// A container's changes, to be told or to become a layer. Nothing writes to them meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct Changes<'a> {
+    /// As in [`BundleRequest`].
+    pub layers: &'a [PathBuf],
+    /// As in [`BundleRequest`].
+    pub top: &'a Path,
+    /// As in [`BundleRequest`].
+    pub id_range: u32,
+    /// The user that the container was started for.
+    pub user: &'a str,
+    /// The layer's time: seconds since 1970 and nanoseconds.
+    pub time: (i64, i64),
 }
 
 /// What a guest refuses or fails at.
@@ -345,6 +362,29 @@ pub trait Guest: Send + Sync {
     fn default_env(&self) -> Vec<(String, String)>;
     /// Whether environment names differ by case.
     fn env_case_sensitive(&self) -> bool;
+    /// Writes a container's changes as a plain tar in this guest's layer format.
+    fn capture(&self, changes: &Changes<'_>, to: &mut dyn std::io::Write) -> Result<(), GuestError>;
+    /// Files whose change is not in the directory of [`Guest::changes`] but kept elsewhere: paths as `docker diff` shows
+    /// them, and whether the chain has no such file.
+    fn changed_elsewhere(&self, _changes: &Changes<'_>) -> Result<Vec<(String, bool)>, GuestError> {
+        Ok(Vec::new())
+    }
+    /// Writes the registry of a container (of an image: of one whose `top` is not there) as a tar of hive files, each called
+    /// as users call its root: `HKLM\SOFTWARE`, `HKCU`.
+    fn registry(&self, _of: &Changes<'_>, _to: &mut dyn std::io::Write) -> Result<(), GuestError> {
+        Err(GuestError::Invalid("only Windows containers and images have a registry".to_owned()))
+    }
+    /// A path in the visible files, absolute with slashes, as users of this guest write it.
+    fn shown_path(&self, path: &str) -> String {
+        path.to_owned()
+    }
+    /// A program of the guest's own to run in a container before its changes are read, if it is running: what is
+    /// only in memory yet is then on disk.
+    fn flush(&self, _bundle: &Spec) -> Option<Process> {
+        None
+    }
+    /// Removes what was made in `cache` of chains that are not `wanted` (by chain ID).
+    fn forget_chains(&self, _cache: &Path, _wanted: &dyn Fn(&str) -> bool) {}
     /// The directory (below `top`) that holds changes to the root's visible files, and the path in the root
     /// that it shows at: (`upper`, `/`) for Linux, (`files/upper`, `/c`) for Windows. For `diff` and `commit`.
     fn changes(&self) -> (&'static str, &'static str);

@@ -177,6 +177,11 @@ impl Key {
         &self.subkeys
     }
 
+    /// The subkeys, to change them. Their names must stay of the same order.
+    pub fn subkeys_mut(&mut self) -> &mut [Key] {
+        &mut self.subkeys
+    }
+
     /// The value of a name, in any case.
     pub fn value(&self, name: &str) -> Option<&Value> {
         let at = self.values.binary_search_by(|v| v.name.order_text(name)).ok()?;
@@ -193,6 +198,22 @@ impl Key {
     pub fn subkey_mut(&mut self, name: &str) -> Option<&mut Key> {
         let at = self.subkeys.binary_search_by(|k| k.name.order_text(name)).ok()?;
         self.subkeys.get_mut(at)
+    }
+
+    /// The subkey of a name, made if there is none.
+    ///
+    /// # Errors
+    /// [`HiveError::Name`] for a name that no hive can hold.
+    pub fn subkey_or_new(&mut self, name: Name) -> Result<&mut Key, HiveError> {
+        let at = match self.subkeys.binary_search_by(|k| k.name.order(&name)) {
+            Ok(at) => at,
+            Err(at) => {
+                check_key_name(&name)?;
+                self.subkeys.insert(at, Key::new(name));
+                at
+            }
+        };
+        Ok(&mut self.subkeys[at])
     }
 
     /// The key at a path of names with backslashes between them; links are not followed.
@@ -226,10 +247,7 @@ impl Key {
     /// # Errors
     /// [`HiveError::Name`] for a name that no hive can hold.
     pub fn insert_subkey(&mut self, key: Key) -> Result<Option<Key>, HiveError> {
-        key.name.check(1, KEY_NAME)?;
-        if key.name.units().any(|u| u == u16::from(b'\\')) {
-            return Err(key.name.refused("it has a backslash"));
-        }
+        check_key_name(&key.name)?;
         Ok(match self.subkeys.binary_search_by(|k| k.name.order(&key.name)) {
             Ok(at) => Some(std::mem::replace(&mut self.subkeys[at], key)),
             Err(at) => {
@@ -271,6 +289,14 @@ impl Key {
     /// The lists, to be given back in order by the caller.
     pub(crate) fn lists_mut(&mut self) -> (&mut Vec<Value>, &mut Vec<Key>) {
         (&mut self.values, &mut self.subkeys)
+    }
+}
+
+fn check_key_name(name: &Name) -> Result<(), HiveError> {
+    name.check(1, KEY_NAME)?;
+    match name.units().any(|u| u == u16::from(b'\\')) {
+        true => Err(name.refused("it has a backslash")),
+        false => Ok(()),
     }
 }
 

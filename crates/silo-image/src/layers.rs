@@ -19,6 +19,27 @@ use crate::error::{ImageError, Result, io};
 /// zstd level of kept tars: the cheapest, since loading waits for it.
 const LEVEL: i32 = 1;
 
+/// The `os` of images whose layers are of the Windows format.
+pub(crate) const WINDOWS: &str = "windows";
+/// Their top directories in Linux' form: a base's Linux side.
+pub(crate) const LINUX_ROOTS: &[&str] = &["Host"];
+
+/// How a layer's archive is to be read.
+enum Format<'a> {
+    Linux,
+    /// Over the trees of the layers below, uppermost first.
+    Windows(&'a [PathBuf]),
+}
+
+/// The chain IDs of layers, lowest first.
+pub(crate) fn chains(diffs: &[Digest]) -> Vec<ChainId> {
+    let mut chains = Vec::with_capacity(diffs.len());
+    for diff in diffs {
+        chains.push(Digest::chain(chains.last(), diff));
+    }
+    chains
+}
+
 /// One unpacked layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LayerRecord {
@@ -123,13 +144,17 @@ impl Layers {
         (record.chain == *chain).then_some(record)
     }
 
-    /// Unpacks a layer over `parent`. `expected`: its diff ID, if it is known before.
+    /// Unpacks a layer over `below` (diff IDs, lowest first) of an image of `os`. `expected`: its diff ID, if it is known
+    /// before.
     pub(crate) fn add(
         &self,
-        parent: Option<&ChainId>,
+        os: &str,
+        below: &[Digest],
         expected: Option<&Digest>,
         tar: Box<dyn Read + Send + '_>,
     ) -> Result<LayerRecord> {
+        let chains = chains(below);
+        let parent = chains.last();
         if let Some(diff) = expected
             && let Some(found) = self.get(&Digest::chain(parent, diff))
         {
@@ -138,7 +163,9 @@ impl Layers {
         let serial = rand::random::<u64>();
         let temp_dir = self.snapshots.join(format!("{}{serial:016x}", silo_sys::atomic_file::TEMP_PREFIX));
         let temp_tar = self.content.join(format!("{}{serial:016x}", silo_sys::atomic_file::TEMP_PREFIX));
-        let result = self.add_at(parent, expected, tar, &temp_dir, &temp_tar);
+        let lower: Vec<PathBuf> = chains.iter().rev().map(|chain| self.dir(chain)).collect();
+        let format = if os == WINDOWS { Format::Windows(&lower) } else { Format::Linux };
+        let result = self.add_at(parent, format, expected, tar, [&temp_dir, &temp_tar]);
         if result.is_err() {
             let _ = std::fs::remove_dir_all(&temp_dir);
         }
@@ -149,17 +176,23 @@ impl Layers {
     fn add_at(
         &self,
         parent: Option<&ChainId>,
+        format: Format<'_>,
         expected: Option<&Digest>,
         tar: Box<dyn Read + Send + '_>,
-        temp_dir: &Path,
-        temp_tar: &Path,
+        [temp_dir, temp_tar]: [&Path; 2],
     ) -> Result<LayerRecord> {
         std::fs::create_dir(temp_dir).map_err(io(format!("making {}", temp_dir.display())))?;
         let keep = File::create(temp_tar).map_err(io(format!("making {}", temp_tar.display())))?;
         let plain = silo_layer::decompress(tar).map_err(io("reading a layer"))?;
         let (to, keeper) = keeper(keep);
         let mut tee = Tee { inner: plain, to };
-        let unpacked = silo_layer::unpack(&mut tee, temp_dir, &silo_layer::Limits::default());
+        let limits = silo_layer::Limits::default();
+        let unpacked = match format {
+            Format::Linux => silo_layer::unpack(&mut tee, temp_dir, &limits),
+            Format::Windows(lower) => {
+                silo_layer::unpack_windows(&mut tee, temp_dir, lower, LINUX_ROOTS, &limits)
+            }
+        };
         // What follows the end marks belongs to the digest too.
         let rest = unpacked.is_ok().then(|| io::copy(&mut tee, &mut io::sink())).transpose();
         drop(tee);

@@ -297,19 +297,18 @@ impl ImageStore {
                     diffs.len()
                 )));
             }
-            let mut chain = None;
-            for (diff, path) in diffs.iter().zip(&plan.layers) {
+            for (i, (diff, path)) in diffs.iter().zip(&plan.layers).enumerate() {
                 let file = File::open(path).map_err(io(format!("reading {}", path.display())))?;
                 let total = file.metadata().map_or(0, |m| m.len());
                 let id = diff.hex()[..12].to_owned();
                 progress(Progress { id: id.clone(), current: 0, total });
-                let layer = self.layers.add(
-                    chain.as_ref(),
+                self.layers.add(
+                    &config.os,
+                    &diffs[..i],
                     Some(diff),
                     Box::new(io::BufReader::with_capacity(1 << 18, file)),
                 )?;
                 progress(Progress { id, current: total, total });
-                chain = Some(layer.chain);
             }
             let id = self.enter(raw, None)?;
             for reference in &plan.references {

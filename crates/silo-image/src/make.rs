@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::changes;
 use crate::config::ContainerConfig;
-use crate::digest::Digest;
 use crate::error::{ImageError, Result, io};
+use crate::layers::WINDOWS;
 use crate::reference::Reference;
 use crate::store::ImageStore;
 
@@ -76,7 +76,11 @@ impl ImageStore {
         let mut config = ContainerConfig::default();
         changes::apply(&mut config, &options.changes, &options.shell)?;
         let _writing = self.writing.lock();
-        let layer = self.layers.add(None, None, tar)?;
+        let tar = match options.os == WINDOWS {
+            true => self.as_windows_layer(tar)?,
+            false => tar,
+        };
+        let layer = self.layers.add(&options.os, &[], None, tar)?;
         let now = Timestamp::now();
         let arch = if options.architecture.is_empty() { architecture() } else { &options.architecture };
         let comment = if options.message.is_empty() {
@@ -117,13 +121,8 @@ impl ImageStore {
         }
         spool.seek(SeekFrom::Start(0)).map_err(io("packing the container's changes"))?;
         let _writing = self.writing.lock();
-        let below = parent
-            .config
-            .rootfs
-            .diff_ids
-            .iter()
-            .fold(None, |chain, diff| Some(Digest::chain(chain.as_ref(), diff)));
-        let layer = self.layers.add(below.as_ref(), None, Box::new(spool))?;
+        let below = &parent.config.rootfs.diff_ids;
+        let layer = self.layers.add(&parent.config.os, below, None, Box::new(spool))?;
         let now = Timestamp::now().to_string();
         let mut history: Vec<Value> = parent.config.history.iter().map(|h| json!(h)).collect();
         let mut entry = json!({"created": now, "created_by": commit.created_by});
@@ -159,6 +158,42 @@ impl ImageStore {
         Ok(id.to_string())
     }
 }
+
+impl ImageStore {
+    /// A tar to import as a Windows layer: one that is a layer already as it is, any other as what is on `C:`.
+    fn as_windows_layer(&self, tar: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
+        let failed = || io("reading the archive to import");
+        let mut plain = silo_layer::decompress(tar).map_err(failed())?;
+        let mut spool = tempfile_in(&self.scratch)?;
+        std::io::copy(&mut plain, &mut spool).map_err(failed())?;
+        spool.seek(SeekFrom::Start(0)).map_err(failed())?;
+        let is_layer = tar::Archive::new(&spool).entries().map_err(failed())?.next().is_some_and(|first| {
+            first.is_ok_and(|first| {
+                let first = String::from_utf8_lossy(&first.path_bytes()).into_owned();
+                let mut parts = first.split('/').filter(|part| !matches!(*part, "" | "."));
+                parts.next().is_some_and(|root| WINDOWS_ROOTS.contains(&root))
+            })
+        });
+        spool.seek(SeekFrom::Start(0)).map_err(failed())?;
+        if is_layer {
+            return Ok(Box::new(spool));
+        }
+        let tree = self.scratch.join(format!("import-{:016x}", rand::random::<u64>()));
+        let files = tree.join("Files");
+        std::fs::create_dir_all(&files).map_err(failed())?;
+        let mut layer = tempfile_in(&self.scratch)?;
+        let made = silo_layer::unpack(&mut spool, &files, &silo_layer::Limits::default())
+            .and_then(|_| silo_layer::pack_windows_tree(&tree, &[], &[], &mut layer));
+        // What is left is met again at the next start.
+        let _ = std::fs::remove_dir_all(&tree);
+        made?;
+        layer.seek(SeekFrom::Start(0)).map_err(failed())?;
+        Ok(Box::new(layer))
+    }
+}
+
+/// What the top directories of a Windows layer's archive can be.
+const WINDOWS_ROOTS: &[&str] = &["Files", "Hives", "UtilityVM", "Host"];
 
 /// A file without a name in `dir`.
 fn tempfile_in(dir: &std::path::Path) -> Result<File> {

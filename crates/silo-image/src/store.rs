@@ -297,6 +297,20 @@ impl ImageStore {
         Ok(held.layers.iter().rev().map(|l| self.layers.dir(&l.chain)).collect())
     }
 
+    /// The chain ID of all layers of an image.
+    pub fn chain_id(&self, name: &str) -> Result<ChainId> {
+        let index = self.lock();
+        let id = self.resolve(&index, name)?;
+        let held = index.images.get(&id).and_then(|held| held.layers.last());
+        held.map(|layer| layer.chain.clone())
+            .ok_or_else(|| ImageError::Invalid(format!("image {name} has no layers")))
+    }
+
+    /// Whether a chain ID is that of all layers of an image here.
+    pub fn has_chain(&self, hex: &str) -> bool {
+        self.lock().images.values().any(|held| held.layers.last().is_some_and(|l| l.chain.hex() == hex))
+    }
+
     /// An image and all that build on its layers.
     pub fn with_descendants(&self, id: &Digest) -> Vec<String> {
         let index = self.lock();

@@ -23,4 +23,6 @@ pub use extract::{ExtractOptions, extract};
 pub use pack::{pack_tree, pack_upper};
 pub use unpack::{Limits, Unpacked, unpack};
 pub use usage::usage;
-pub use windows::{WindowsUpper, fuzz_windows, pack_windows_tree, pack_windows_upper, unpack_windows};
+pub use windows::{
+    WindowsUpper, find_windows, fuzz_windows, pack_windows_tree, pack_windows_upper, unpack_windows,
+};

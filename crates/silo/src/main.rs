@@ -46,6 +46,9 @@ enum Command {
     /// Look into registry hive files, compare and merge them
     #[command(subcommand)]
     Hive(cli::hive::HiveCommand),
+    /// Look into the registry of Windows containers and images
+    #[command(subcommand)]
+    Registry(cli::registry::RegistryCommand),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Info(output) => client().and_then(|c| cli::info(&c, &output)),
         Command::Ps { all, output } => client().and_then(|c| cli::ps(&c, all, &output)),
         Command::Hive(command) => cli::hive::main(command),
+        Command::Registry(command) => client().and_then(|c| cli::registry::main(&c, command)),
         Command::Base(command) => client().and_then(|c| cli::base::main(&c, command)),
     })
 }

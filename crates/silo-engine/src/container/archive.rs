@@ -289,20 +289,37 @@ impl Engine {
     /// What differs from the image.
     pub async fn changes(&self, name: &str) -> Result<Vec<Change>> {
         let entry = self.find(name)?;
+        self.flush(&entry).await?;
         let record = entry.record();
         let guest = placement::guest(record.os)?;
-        let upper = self.dir(&entry.id).join("top").join(guest.changes().0);
+        let top = self.dir(&entry.id).join("top");
+        let upper = top.join(guest.changes().0);
         let files = guest.layer_files();
         let own = guest.own_mount_points();
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
-        let lower: Vec<PathBuf> = layers.iter().map(|l| l.join(files)).collect();
         blocking(move || {
             if !upper.exists() {
                 return Ok(Vec::new());
             }
+            let lower: Vec<PathBuf> = layers.iter().map(|l| l.join(files)).collect();
             let changes = silo_image::layer::changes(&upper, &lower, own)
                 .map_err(|e| EngineError::internal(e.to_string()))?;
-            Ok(changes.into_iter().map(|c| Change { path: c.path, kind: c.kind as u8 }).collect())
+            let mut shown: Vec<Change> = changes
+                .into_iter()
+                .map(|c| Change { path: guest.shown_path(&c.path), kind: c.kind as u8 })
+                .collect();
+            let of = silo_guest::Changes {
+                layers: &layers,
+                top: &top,
+                id_range: record.id_range,
+                user: &record.spec.config.user,
+                time: (0, 0),
+            };
+            for (path, is_new) in guest.changed_elsewhere(&of).map_err(guest_error)? {
+                shown.retain(|change| change.path != path);
+                shown.push(Change { path, kind: u8::from(is_new) });
+            }
+            Ok(shown)
         })
         .await
     }

@@ -38,6 +38,7 @@ impl Engine {
             }
             _ => {}
         }
+        self.flush(&entry).await?;
         let frozen = options.pause
             && record.state.status == Status::Running
             && match entry.running() {
@@ -53,7 +54,6 @@ impl Engine {
         let from = record.clone();
         let result = blocking(move || {
             let guest = placement::guest(from.os)?;
-            let upper = engine.dir(&from.id).join("top").join(guest.changes().0);
             let config = options.config.as_ref().unwrap_or(&from.spec.config);
             let request = silo_image::Commit {
                 parent: from.image_id.clone(),
@@ -75,19 +75,19 @@ impl Engine {
                     .join(" "),
                 shell: guest.default_shell(),
             };
-            let offset = if guest.maps_ids() { from.id_range } else { 0 };
-            engine
-                .inner
-                .images
-                .commit(request, |to| {
-                    if upper.exists() {
-                        silo_image::layer::pack_upper(&upper, offset, guest.own_mount_points(), to)
-                            .map_err(std::io::Error::other)
-                    } else {
-                        Ok(())
-                    }
-                })
-                .map_err(image::error)
+            let layers = engine.inner.images.chain(&from.image_id).map_err(image::error)?;
+            let top = engine.dir(&from.id).join("top");
+            let now = jiff::Timestamp::now();
+            let changes = silo_guest::Changes {
+                layers: &layers,
+                top: &top,
+                id_range: from.id_range,
+                user: &from.spec.config.user,
+                time: (now.as_second(), i64::from(now.subsec_nanosecond())),
+            };
+            let write =
+                |to: &mut dyn std::io::Write| guest.capture(&changes, to).map_err(std::io::Error::other);
+            engine.inner.images.commit(request, write).map_err(image::error)
         })
         .await;
         if frozen && let Ok(sandbox) = entry.running() {

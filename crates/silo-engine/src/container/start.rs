@@ -306,6 +306,7 @@ impl Engine {
             console_size: spec.console_size,
             privileged: false,
         };
+        let chain = self.inner.images.chain_id(&record.image_id).map_err(image::error)?;
         let request = BundleRequest {
             container_id: &record.id.0,
             process: &process,
@@ -313,6 +314,7 @@ impl Engine {
             hostname: &spec.config.hostname,
             domainname: &spec.config.domainname,
             layers: &layers,
+            chain: chain.as_str(),
             top: &dir.join("top"),
             dir: &dir,
             cache: &self.inner.config.root,

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Os, ProcessConfig};
+use crate::contract::{Bundle, BundleRequest, Changes, Guest, GuestError, GuestPath, Os, ProcessConfig};
 
 pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, capabilities};
 pub use resources::{default_device_rules, device_rule, resources, rlimits};
@@ -76,6 +76,17 @@ impl Guest for LinuxGuest {
             "/dev/pts",
             "/dev/shm",
         ]
+    }
+
+    fn capture(&self, changes: &Changes<'_>, to: &mut dyn std::io::Write) -> Result<(), GuestError> {
+        let upper = changes.top.join(self.changes().0);
+        if !upper.exists() {
+            return Ok(());
+        }
+        silo_layer::pack_upper(&upper, 0, self.own_mount_points(), to).map_err(|e| GuestError::Io {
+            doing: "packing the container's changes".to_owned(),
+            source: std::io::Error::other(e.to_string()),
+        })
     }
 
     fn layer_files(&self) -> &'static str {

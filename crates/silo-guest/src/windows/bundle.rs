@@ -1,7 +1,7 @@
 //! Image, config and request → OCI bundle of a Windows container; and the process of an exec.
 //!
 //! The root is the base's Linux side, read-only. `C:` is an overlay of the layers' `Files` at `/c`, the registry one of
-//! the base's `Registry` at `/prefix`. Everything runs in a user namespace with ids of its own: Wine is no boundary, so
+//! the chain's projection at `/prefix`. Everything runs in a user namespace with ids of its own: Wine is no boundary, so
 //! the container is confined as a hostile Linux program would be.
 
 use std::fs;
@@ -21,6 +21,7 @@ use crate::linux;
 
 use super::command_line::command_line;
 use super::paths::WindowsPath;
+use super::registry::projection;
 use super::users::Account;
 use super::{env, limits};
 
@@ -66,7 +67,9 @@ pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> 
     let visible = limits::write(request.limits, &guest_directory(request.dir)?)?;
     let mut mounts = system_mounts(request, &visible);
     mounts.push(overlay("/c", &layers, &files, request.id_range));
-    mounts.push(overlay("/prefix", &[base.join("Registry")], &registry, request.id_range));
+    let account = Account::parse(&request.process.user)?;
+    let projected = projection::of(request.cache, request.chain, request.layers, account)?;
+    mounts.push(overlay("/prefix", &projected, &registry, request.id_range));
     for wanted in request.mounts {
         mounts.push(user_mount(wanted, &drive_c, &registry, request.id_range)?);
     }
@@ -435,4 +438,16 @@ pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> 
     all.extend(keep.filter_map(|name| Some(format!("{name}={}", value(name)?))));
     process.set_env(Some(all)).set_rlimits(first.rlimits().clone()).set_oom_score_adj(first.oom_score_adj());
     Ok(process)
+}
+
+/// Init as it has Wine's server write the registry.
+pub(super) fn flush_process(bundle: &Spec) -> Option<Process> {
+    let mut process = bundle.process().clone()?;
+    process
+        .set_args(Some(vec![INIT.to_owned(), "flush".to_owned()]))
+        .set_env(Some(Vec::new()))
+        .set_cwd("/".into())
+        .set_terminal(Some(false))
+        .set_console_size(None);
+    Some(process)
 }

@@ -4,15 +4,19 @@ pub mod base;
 mod bundle;
 mod command_line;
 mod env;
+mod layer;
 mod limits;
 mod paths;
+mod registry;
 mod users;
 
 use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 
-use crate::contract::{Bundle, BundleRequest, Guest, GuestError, GuestPath, Limits, Os, ProcessConfig, Wish};
+use crate::contract::{
+    Bundle, BundleRequest, Changes, Guest, GuestError, GuestPath, Limits, Os, ProcessConfig, Wish,
+};
 
 use paths::WindowsPath;
 
@@ -61,6 +65,30 @@ impl Guest for WindowsGuest {
 
     fn env_case_sensitive(&self) -> bool {
         false
+    }
+
+    fn capture(&self, changes: &Changes<'_>, to: &mut dyn std::io::Write) -> Result<(), GuestError> {
+        layer::capture(changes, to)
+    }
+
+    fn changed_elsewhere(&self, changes: &Changes<'_>) -> Result<Vec<(String, bool)>, GuestError> {
+        layer::changed_hives(changes)
+    }
+
+    fn registry(&self, of: &Changes<'_>, to: &mut dyn std::io::Write) -> Result<(), GuestError> {
+        layer::registry_archive(of, to)
+    }
+
+    fn shown_path(&self, path: &str) -> String {
+        format!("C:{}", path.replace('/', "\\"))
+    }
+
+    fn flush(&self, bundle: &Spec) -> Option<Process> {
+        bundle::flush_process(bundle)
+    }
+
+    fn forget_chains(&self, cache: &Path, wanted: &dyn Fn(&str) -> bool) {
+        registry::projection::keep_only(cache, wanted);
     }
 
     fn changes(&self) -> (&'static str, &'static str) {

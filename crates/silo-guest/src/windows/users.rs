@@ -34,6 +34,11 @@ impl Account {
             Account::User => "ContainerUser",
         }
     }
+
+    /// Its profile on `C:`, with slashes.
+    pub(super) fn profile(self) -> String {
+        format!("Users/{}", self.name())
+    }
 }
 
 #[cfg(test)]

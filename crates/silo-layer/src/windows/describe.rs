@@ -110,6 +110,20 @@ fn new(stat: &fs::Stat, kind: FileType, in_drive: bool) -> (Records, (i64, i64))
     (records, mtime)
 }
 
+/// A node that is on no disk; with a descriptor if it is below a drive's root.
+pub(super) fn made(is_directory: bool, size: u64, time: (i64, i64), in_drive: bool) -> Described {
+    let (type_flag, mode, attributes, security) = match is_directory {
+        true => (b'5', 0o040_000, DIRECTORY, DIRECTORY_SECURITY),
+        false => (b'0', 0o100_000, ARCHIVE, FILE_SECURITY),
+    };
+    let mut records = times(time);
+    records.insert(FILE_ATTRIBUTES.to_vec(), attributes.to_string().into_bytes());
+    if in_drive {
+        records.insert(SECURITY.to_vec(), security.to_vec());
+    }
+    Described { type_flag, mode, size, mtime: time, link: String::new(), records }
+}
+
 /// The records of a node all of whose times are the same.
 pub(super) fn times(time: (i64, i64)) -> Records {
     [&b"atime"[..], b"ctime", CREATION].into_iter().map(|key| (key.to_vec(), kept::pax_time(time))).collect()

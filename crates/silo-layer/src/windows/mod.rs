@@ -8,6 +8,7 @@
 
 mod aside;
 mod describe;
+mod find;
 mod fuzz;
 mod hard_link;
 mod header;
@@ -21,6 +22,7 @@ mod streams;
 mod unpack;
 mod upper;
 
+pub use find::find_windows;
 pub use fuzz::fuzz_windows;
 pub use pack::pack_windows_tree;
 pub use unpack::unpack_windows;

@@ -47,7 +47,15 @@ pub fn pack_windows_tree(
         let root: PathBuf = root.iter().collect();
         trees.iter().map(|tree| tree.join(&root)).collect()
     });
-    let mut packer = Packer { writer: Writer::new(to, 0), chain, links: HashMap::new(), own: &[], drives };
+    let mut packer = Packer {
+        writer: Writer::new(to, 0),
+        chain,
+        links: HashMap::new(),
+        own: &[],
+        whole: &[],
+        time: (0, 0),
+        drives,
+    };
     for name in read_names(&root, tree)? {
         let at = Path::new(&name);
         let failed = |e: io::Error| LayerError::io("packing", &tree.join(at), e);
@@ -108,6 +116,10 @@ pub(super) struct Packer<'a> {
     pub(super) links: HashMap<(u64, u64), String>,
     /// Paths whose empty files were made to be mounted on.
     pub(super) own: &'a [&'a str],
+    /// Files of `C:` that are on no disk: paths with slashes, and content.
+    pub(super) whole: &'a [(&'a str, &'a [u8])],
+    /// Their time.
+    pub(super) time: (i64, i64),
     /// What makes up the drives of [`drive`], uppermost first.
     pub(super) drives: [Vec<PathBuf>; 2],
 }
@@ -195,7 +207,17 @@ impl Packer<'_> {
         }
         let proc = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let opaque = whiteout::is_opaque(Path::new(&proc));
-        let children = self.list(directory, path, name, if opaque { lower } else { &[] })?;
+        let mut children = self.list(directory, path, name, if opaque { lower } else { &[] })?;
+        let made = self.made(path);
+        for (name, is_file) in &made {
+            let folded = names::fold(name);
+            children.gone.retain(|gone, ()| names::fold(gone) != folded);
+            children.live.retain(|live, _| !is_file || names::fold(live) != folded);
+            let known = children.live.keys().any(|live| names::fold(live) == folded);
+            if !known {
+                children.live.insert(name.clone(), OsString::new());
+            }
+        }
         for gone in children.gone.keys() {
             let whiteout = format!("{name}/.wh.{gone}");
             header::whiteout(&whiteout)
@@ -204,6 +226,11 @@ impl Packer<'_> {
         }
         for (spelled, real) in children.live {
             let full = format!("{name}/{spelled}");
+            if real.is_empty() {
+                let path: Vec<String> = path.iter().cloned().chain([spelled]).collect();
+                self.write_made(&path, &full)?;
+                continue;
+            }
             let failed = |e: io::Error| LayerError::io("opening", Path::new(&full), e);
             let node = match beneath::open_no_links(directory, Path::new(&real), PIN, Mode::empty()) {
                 // It vanished while we looked.
@@ -226,6 +253,36 @@ impl Packer<'_> {
                 _ => None,
             };
             self.node(node, &stat, &path, &full, &below.map(|b| b.paths).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// What of [`Packer::whole`] is directly in a directory: names, and whether they are files.
+    fn made(&self, directory: &[String]) -> BTreeMap<String, bool> {
+        let mut found = BTreeMap::new();
+        for (path, _) in self.whole {
+            let parts: Vec<&str> = std::iter::once(FILES).chain(path.split('/')).collect();
+            let here = parts.iter().zip(directory).all(|(part, at)| names::fold(part) == names::fold(at));
+            if here && let Some(name) = parts.get(directory.len()) {
+                found.insert((*name).to_owned(), parts.len() == directory.len() + 1);
+            }
+        }
+        found
+    }
+
+    /// Writes a file of [`Packer::whole`], or a directory that holds nothing else.
+    fn write_made(&mut self, path: &[String], name: &str) -> Result<(), LayerError> {
+        let failed = |e: io::Error| LayerError::io("archiving", Path::new(name), e);
+        let content = self.whole.iter().find(|(file, _)| path[1..].join("/") == *file);
+        let size = content.map_or(0, |(_, content)| content.len() as u64);
+        let described = describe::made(content.is_none(), size, self.time, true);
+        described.header(name).write(&mut self.writer).map_err(failed)?;
+        if let Some((_, content)) = content {
+            return self.writer.content(*content, size).map_err(failed);
+        }
+        for child in self.made(path).into_keys() {
+            let below: Vec<String> = path.iter().cloned().chain([child.clone()]).collect();
+            self.write_made(&below, &format!("{name}/{child}"))?;
         }
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use super::aside::Chain;
 use super::describe::{self, Described};
-use super::kept::{FILE_ATTRIBUTES, Records};
 use super::pack::{Packer, open_directory};
 use super::{FILES, HIVES, names};
 use crate::write::Writer;
@@ -21,7 +20,10 @@ pub struct WindowsUpper<'a> {
     pub lower: &'a [PathBuf],
     /// Names and content of the files of `Hives`, such as `Software_Delta`.
     pub hives: &'a [(&'a str, &'a [u8])],
-    /// Time of `Files`, `Hives` and what is in it: seconds since 1970 and nanoseconds.
+    /// Files of `C:` that are not in `files`, or stand for those there: paths as they are spelled below, with slashes, and
+    /// content.
+    pub whole: &'a [(&'a str, &'a [u8])],
+    /// Time of `Files`, `Hives`, what is in it, and of `whole`: seconds since 1970 and nanoseconds.
     pub time: (i64, i64),
     /// Paths from the root of `C:`, with slashes, whose empty files were made to be mounted on and are left out.
     pub own: &'a [&'a str],
@@ -39,8 +41,15 @@ pub fn pack_windows_upper(upper: &WindowsUpper<'_>, to: &mut dyn Write) -> Resul
     let below = below.map_err(|e| LayerError::io("reading the layers below", upper.files, e))?;
     let below = below.map(|seen| seen.paths).unwrap_or_default();
     let drives = [std::iter::once(upper.files.to_owned()).chain(below.iter().cloned()).collect(), Vec::new()];
-    let mut packer =
-        Packer { writer: Writer::new(to, 0), chain, links: HashMap::new(), own: upper.own, drives };
+    let mut packer = Packer {
+        writer: Writer::new(to, 0),
+        chain,
+        links: HashMap::new(),
+        own: upper.own,
+        whole: upper.whole,
+        time: upper.time,
+        drives,
+    };
     directory(upper.time).header(FILES).write(&mut packer.writer).map_err(failed)?;
     packer.children(&root, &[FILES.to_owned()], FILES, &below)?;
     directory(upper.time).header(HIVES).write(&mut packer.writer).map_err(failed)?;
@@ -60,23 +69,9 @@ pub fn pack_windows_upper(upper: &WindowsUpper<'_>, to: &mut dyn Write) -> Resul
 }
 
 fn directory(time: (i64, i64)) -> Described {
-    Described {
-        type_flag: b'5',
-        mode: 0o040_000,
-        size: 0,
-        mtime: time,
-        link: String::new(),
-        records: records(time, 0x10),
-    }
+    describe::made(true, 0, time, false)
 }
 
 fn file(time: (i64, i64), size: u64) -> Described {
-    let records = records(time, 0x20);
-    Described { type_flag: b'0', mode: 0o100_000, size, mtime: time, link: String::new(), records }
-}
-
-fn records(time: (i64, i64), attributes: u32) -> Records {
-    let mut records = describe::times(time);
-    records.insert(FILE_ATTRIBUTES.to_vec(), attributes.to_string().into_bytes());
-    records
+    describe::made(false, size, time, false)
 }

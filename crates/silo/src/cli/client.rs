@@ -107,6 +107,21 @@ impl Client {
         Self::whole(self.send("GET", path, None)?)
     }
 
+    /// GET, bytes: at most `most`.
+    pub(crate) fn get_bytes(&self, path: &str, most: u64) -> Result<Vec<u8>, String> {
+        let response = self.send("GET", path, None)?;
+        if response.status >= 400 {
+            return Self::whole(response).map(|_| Vec::new());
+        }
+        let mut bytes = Vec::new();
+        let read = response.body.take(most + 1).read_to_end(&mut bytes);
+        read.map_err(|e| format!("reading the daemon's answer: {e}"))?;
+        if bytes.len() as u64 > most {
+            return Err(format!("the daemon's answer has more than {most} bytes"));
+        }
+        Ok(bytes)
+    }
+
     /// DELETE.
     pub(crate) fn delete(&self, path: &str) -> Result<Value, String> {
         Self::whole(self.send("DELETE", path, None)?)

@@ -105,7 +105,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     file.persist(path).map(drop).map_err(|e| failed(e.error))
 }
 
-fn print(text: &str) -> Result<(), String> {
+pub(super) fn print(text: &str) -> Result<(), String> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // The reader has seen enough (`| head`).
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -117,7 +117,7 @@ fn find<'a>(hive: &'a Hive, file: &Path, path: &str) -> Result<&'a Key, String> 
     hive.root.at_path(path).ok_or_else(|| format!("{}: there is no key {path}", file.display()))
 }
 
-fn kind_name(number: u32) -> String {
+pub(super) fn kind_name(number: u32) -> String {
     let known = [
         (kind::NONE, "REG_NONE"),
         (kind::SZ, "REG_SZ"),
@@ -133,7 +133,7 @@ fn kind_name(number: u32) -> String {
 }
 
 /// As `reg query` shows it.
-fn data_text(value: &Value) -> String {
+pub(super) fn data_text(value: &Value) -> String {
     let data = &value.data;
     let utf16 = || {
         let units: Vec<u16> = data.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
@@ -149,14 +149,14 @@ fn data_text(value: &Value) -> String {
     }
 }
 
-fn value_json(value: &Value) -> Json {
+pub(super) fn value_json(value: &Value) -> Json {
     json!({
         "name": value.name.to_string(), "type": kind_name(value.kind), "text": data_text(value),
         "hex": value.data.iter().map(|b| format!("{b:02x}")).collect::<String>(), "tombstone": value.is_tombstone,
     })
 }
 
-fn key_json(key: &Key, recursive: bool) -> Json {
+pub(super) fn key_json(key: &Key, recursive: bool) -> Json {
     let subkeys: Vec<Json> = match recursive {
         true => key.subkeys().iter().map(|k| key_json(k, true)).collect(),
         false => key.subkeys().iter().map(|k| json!(k.name.to_string())).collect(),
@@ -177,7 +177,7 @@ fn layer(key: &Key) -> &'static str {
     }
 }
 
-fn list(text: &mut String, key: &Key, path: &str, recursive: bool, layered: bool) {
+pub(super) fn list(text: &mut String, key: &Key, path: &str, recursive: bool, layered: bool) {
     let mark = |key: &Key| if layered { format!("  ({})", layer(key)) } else { String::new() };
     for value in key.values() {
         let name = if value.name.is_empty() { "(Default)".to_owned() } else { value.name.to_string() };

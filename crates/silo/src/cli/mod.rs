@@ -3,6 +3,7 @@
 pub(crate) mod base;
 pub(crate) mod client;
 pub(crate) mod hive;
+pub(crate) mod registry;
 
 use clap::Args;
 use serde_json::Value;

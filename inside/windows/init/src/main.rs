@@ -1,7 +1,7 @@
 //! PID 1 of a Windows guest: starts Wine's server, runs the command, passes signals on as console events, reports the
 //! full 32-bit exit code and has the registry written on the way out.
 //!
-//! `silo-init` is PID 1; `silo-init exec` runs a further program in a running guest. Either way the working directory
+//! `silo-init` is PID 1; `silo-init flush` has a running guest's registry written; `silo-init exec` runs a further program. Either way the working directory
 //! and the environment are the program's own, with these added by the host side and taken out here:
 //!
 //! | variable | meaning |
@@ -31,6 +31,15 @@ fn main() -> ExitCode {
     let mode = match std::env::args().nth(1).as_deref() {
         None => Mode::Init,
         Some("exec") => Mode::Exec,
+        Some("flush") => {
+            return match server::flush() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("silo-init: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Some(other) => {
             eprintln!("silo-init: unknown argument {other}");
             return ExitCode::from(CANNOT_RUN as u8);

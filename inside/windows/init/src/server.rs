@@ -13,6 +13,11 @@ const SERVER: &str = "/usr/lib/wine/wineserver64";
 /// Below it, `<name>/server-<device>-<inode>/lock`. The name differs: Wine's is `.wine-<uid>`, Debian's is random.
 const DIRECTORY: &str = "/tmp";
 
+/// Where the server says that it has written the registry (`registry-flush.patch`).
+const FLUSHED: &str = "/run/silo/flushed";
+const FLUSHED_IN: &str = "/run/silo";
+const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// Starts the server; it listens when this returns. It stays until [`stop`], whatever programs come and go.
 pub(crate) fn start(environment: &[(&'static str, OsString)], mask: Mask) -> Result<(), String> {
     let mut command = Command::new(SERVER);
@@ -39,6 +44,40 @@ pub(crate) fn stop() {
     let mut description = whole_file(libc::F_RDLCK);
     // SAFETY: the structure outlives the call. It returns when the server's lock is gone, hence the server.
     unsafe { libc::fcntl(lock.as_raw_fd(), libc::F_SETLKW, &mut description) };
+}
+
+/// Has the server write the registry, and waits until it has.
+pub(crate) fn flush() -> Result<(), String> {
+    // A guest that has no server yet, or none any more, has nothing in memory.
+    let Some(pid) = lock_file().and_then(|lock| holder(&lock)) else { return Ok(()) };
+    let failed = |error: std::io::Error| format!("waiting for {SERVER} to write the registry: {error}");
+    let (directory, name) = (std::ffi::CString::new(FLUSHED_IN), std::ffi::CString::new(FLUSHED));
+    let (Ok(directory), Ok(name)) = (directory, name) else { return Err("a name has a zero".to_owned()) };
+    // SAFETY: paths are terminated; the descriptor is ours and closed at this process's end.
+    let watch = unsafe {
+        let watch = libc::inotify_init1(libc::IN_CLOEXEC);
+        libc::unlink(name.as_ptr());
+        if watch < 0 || libc::inotify_add_watch(watch, directory.as_ptr(), libc::IN_CREATE) < 0 {
+            return Err(failed(std::io::Error::last_os_error()));
+        }
+        // The holder of the lock is alive.
+        libc::kill(pid, libc::SIGUSR1);
+        watch
+    };
+    let end = std::time::Instant::now() + FLUSH_LIMIT;
+    while !Path::new(FLUSHED).exists() {
+        let left = end.saturating_duration_since(std::time::Instant::now()).as_millis() as i32;
+        let mut poll = libc::pollfd { fd: watch, events: libc::POLLIN, revents: 0 };
+        let mut events = [0u8; 4096];
+        // SAFETY: both buffers outlive the calls and are as long as said.
+        unsafe {
+            if left == 0 || libc::poll(&mut poll, 1, left) <= 0 {
+                return Err(format!("{SERVER} does not write the registry"));
+            }
+            libc::read(watch, events.as_mut_ptr().cast(), events.len());
+        }
+    }
+    Ok(())
 }
 
 fn lock_file() -> Option<File> {

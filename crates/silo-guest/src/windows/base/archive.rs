@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -151,50 +151,29 @@ fn header(kind: tar::EntryType, size: u64, mode: u32, date: u64) -> tar::Header 
     header
 }
 
-/// Writes `tree` as a tar archive, sorted by path, parents first.
+/// Writes `tree` as the archive of a Windows layer, everything of it with the time `date`.
 fn write_tree(tree: &Path, date: u64, out: &mut dyn Write) -> Result<(), ArchiveError> {
-    let mut tar = tar::Builder::new(out);
-    for path in sorted(tree)? {
-        let full = tree.join(&path);
-        let reading = || at(format!("reading {}", full.display()));
-        let metadata = full.symlink_metadata().map_err(reading())?;
-        let result = if metadata.is_symlink() {
-            let target = fs::read_link(&full).map_err(reading())?;
-            tar.append_link(&mut header(tar::EntryType::Symlink, 0, 0o777, date), &path, &target)
-        } else if metadata.is_dir() {
-            tar.append_data(
-                &mut header(tar::EntryType::Directory, 0, 0o755, date),
-                path.join(""),
-                io::empty(),
-            )
-        } else {
-            let mode = metadata.permissions().mode() & 0o755;
-            let file = File::open(&full).map_err(reading())?;
-            tar.append_data(&mut header(tar::EntryType::Regular, metadata.len(), mode, date), &path, file)
-        };
-        result.map_err(at(format!("packing {}", path.display())))?;
-    }
-    tar.finish().map_err(at("ending the layer"))
+    let time = rustix::fs::Timespec { tv_sec: date as i64, tv_nsec: 0 };
+    stamp(tree, &rustix::fs::Timestamps { last_access: time, last_modification: time })?;
+    silo_layer::pack_windows_tree(tree, &[], &[super::HOST], out)
+        .map_err(|e| at("packing the base")(io::Error::other(e)))
 }
 
-/// Every path below `root`, relative, in byte order of its components.
-fn sorted(root: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
-    let mut found = Vec::new();
-    let mut queue = vec![PathBuf::new()];
-    while let Some(directory) = queue.pop() {
-        let full = root.join(&directory);
-        let reading = || at(format!("reading {}", full.display()));
-        for entry in fs::read_dir(&full).map_err(reading())? {
-            let entry = entry.map_err(reading())?;
-            let path = directory.join(entry.file_name());
-            if entry.file_type().map_err(reading())?.is_dir() {
-                queue.push(path.clone());
-            }
-            found.push(path);
+/// Gives everything from `path` down its times, and the mode that it has in a layer.
+fn stamp(path: &Path, times: &rustix::fs::Timestamps) -> Result<(), ArchiveError> {
+    let failed = || at(format!("preparing {}", path.display()));
+    let metadata = path.symlink_metadata().map_err(failed())?;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path).map_err(failed())? {
+            stamp(&entry.map_err(failed())?.path(), times)?;
         }
     }
-    found.sort();
-    Ok(found)
+    if !metadata.is_symlink() {
+        let mode = if metadata.is_dir() { 0o755 } else { metadata.permissions().mode() & 0o755 | 0o200 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed())?;
+    }
+    rustix::fs::utimensat(rustix::fs::CWD, path, times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| failed()(e.into()))
 }
 
 fn blob(digest: &str) -> String {

@@ -6,10 +6,15 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use silo_hive::Hive;
+
 use super::packages::{self, PackageError};
-use super::registry::RegistryText;
+use super::registry::Registry;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
+use crate::windows::registry::hives::{CONFIG, Hives, PLACES};
+use crate::windows::registry::{RegistryError, text};
+
 use super::{BaseOptions, Family, identity, prune, setup, stack, wine};
 
 /// Programs of `inside/windows`: name in the inside directory, place in the tree.
@@ -58,7 +63,7 @@ const WINDOWS_DIRECTORIES: &[&str] = &[
 pub struct BuiltBase {
     /// Which.
     pub family: Family,
-    /// Directory with `Files`, `Host` and `Registry`.
+    /// Directory with `Files` and `Host`.
     pub tree: PathBuf,
     /// Wine's package version, such as `10.0~repack-6`.
     pub wine: String,
@@ -89,6 +94,9 @@ pub enum BaseError {
     /// Wine's set-up ended without a result.
     #[error("Wine's set-up left no {0}")]
     NoRegistry(&'static str),
+    /// The registry that set-up made.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// Input/output.
     #[error("{doing}: {source}")]
     Io {
@@ -355,37 +363,40 @@ fn keep_console_files(files: &Path, images: &BTreeSet<String>) -> Result<(), Bas
     Ok(())
 }
 
-/// The projection: Wine's registry files with the base's identity, one time, and the mark that set-up is done.
+/// The registry that set-up made, with the base's identity and one time, as the hives that Windows has.
 fn write_registry(prefix: &Path, tree: &Path, family: Family, date: u64) -> Result<(), BaseError> {
-    let system = tree.join("Files/Windows");
+    let files = tree.join("Files");
+    let system = files.join("Windows");
     let exists = |name: &str| {
         ["System32", "System32/drivers", "SysWOW64", "System32/wbem", "."].iter().any(|directory| {
             system.join(directory).join(name).exists()
                 || system.join(directory).join(name.to_uppercase()).exists()
         }) || name == "cexecsvc.exe"
     };
-    let registry = tree.join("Registry");
-    fs::create_dir_all(registry.join("dosdevices")).map_err(at("creating", &registry))?;
-    for file in ["system.reg", "user.reg", "userdef.reg"] {
+    let read = |file: &'static str| -> Result<Registry, BaseError> {
         let from = prefix.join(file);
-        let text = match fs::read_to_string(&from) {
-            Ok(text) => text,
+        let bytes = match fs::read(&from) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BaseError::NoRegistry(file)),
             Err(error) => return Err(at("reading", &from)(error)),
         };
-        let mut registry_text = RegistryText::parse(&text);
-        match file {
-            "system.reg" => identity::apply(&mut registry_text, family, &exists),
-            "user.reg" => identity::apply_to_user(&mut registry_text),
-            _ => {}
-        }
-        let to = registry.join(file);
-        fs::write(&to, registry_text.write(date)).map_err(at("writing", &to))?;
+        let root = text::read(&bytes).map_err(|source| RegistryError::Text { path: from, source })?;
+        Ok(Registry::new(root))
+    };
+    let (mut machine, mut user) = (read("system.reg")?, read("user.reg")?);
+    identity::apply(&mut machine, family, &exists);
+    identity::apply_to_user(&mut user);
+    let hives = Hives::of_trees(machine.into_key(date), read("userdef.reg")?.into_key(date));
+    let mut new_profiles = Hive::default();
+    let name = std::mem::replace(&mut new_profiles.root, user.into_key(date)).name;
+    new_profiles.root.name = name;
+    let named = PLACES.iter().map(|place| format!("{CONFIG}/{}", place.file)).zip(&hives.0);
+    for (path, hive) in named.chain([("Users/Default/NTUSER.DAT".to_owned(), &new_profiles)]) {
+        let to = files.join(existing_spelling(&files, &path));
+        let bytes = hive.to_bytes().map_err(|source| RegistryError::Hive { path: to.clone(), source })?;
+        fs::write(&to, bytes).map_err(at("writing", &to))?;
     }
-    // Not a time: Wine then never runs its set-up again.
-    let stamp = registry.join(".update-timestamp");
-    fs::write(&stamp, "disable\n").map_err(at("writing", &stamp))?;
-    symlink("/c", registry.join("dosdevices/c:")).map_err(at("linking in", &registry))
+    Ok(())
 }
 
 fn move_file(from: &Path, to: &Path) -> Result<(), BaseError> {

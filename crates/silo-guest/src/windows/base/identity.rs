@@ -1,7 +1,7 @@
 //! What makes the registry that Wine set up the registry of Windows Server 2022.
 
 use super::Family;
-use super::registry::RegistryText;
+use super::registry::Registry;
 
 /// `CurrentBuildNumber`.
 const BUILD: u32 = 20348;
@@ -25,7 +25,7 @@ const ON_DEMAND: &[&str] =
     &["NDIS", "Eventlog", "PlugPlay", "RpcSs", "Schedule", "LanmanServer", "Spooler", "TermService"];
 
 /// Changes `system.reg`. `exists` tells whether a program or library of that file name is in the base.
-pub(super) fn apply(system: &mut RegistryText, family: Family, exists: &dyn Fn(&str) -> bool) {
+pub(super) fn apply(system: &mut Registry, family: Family, exists: &dyn Fn(&str) -> bool) {
     version(system, family);
     processes(system);
     services(system, exists);
@@ -36,18 +36,18 @@ pub(super) fn apply(system: &mut RegistryText, family: Family, exists: &dyn Fn(&
 /// Each program looks for its time zone by trying the list from its beginning: UTC, which every container has, lay
 /// behind fifty others, and twice 50 ms of a container's start went there. Its copy is found first; its name is how the
 /// zone calls itself.
-fn time_zone(system: &mut RegistryText) {
+fn time_zone(system: &mut Registry) {
     const ZONES: &str = r"Software\Microsoft\Windows NT\CurrentVersion\Time Zones";
-    for name in ["Display", "Dlt", "Std", "TZI"] {
-        let value = system.get(&format!(r"{ZONES}\UTC"), name).map(str::to_owned);
-        if let Some(value) = value {
-            system.set(&format!(r"{ZONES}\(UTC) Coordinated Universal Time"), name, &value);
-        }
-    }
+    let first = format!(r"{ZONES}\(UTC) Coordinated Universal Time");
+    // What each start finds, and would write.
+    let current = r"System\ControlSet001\Control\TimeZoneInformation";
+    system.set_text(current, "StandardName", "Coordinated Universal Time");
+    system.set_text(current, "TimeZoneKeyName", "(UTC) Coordinated Universal Time");
+    system.copy_values(&format!(r"{ZONES}\UTC"), &first, &["Display", "Dlt", "Std", "TZI"]);
 }
 
 /// Set-up finds a graphics card with a random id, and in no fixed order. Wine finds it again where it has a desktop.
-fn display(system: &mut RegistryText) {
+fn display(system: &mut Registry) {
     system.remove(r"System\ControlSet001\Enum\PCI");
     system.remove(r"System\ControlSet001\Enum\DISPLAY");
     system.remove(r"System\ControlSet001\Control\Video");
@@ -56,7 +56,7 @@ fn display(system: &mut RegistryText) {
     }
 }
 
-fn version(system: &mut RegistryText, family: Family) {
+fn version(system: &mut Registry, family: Family) {
     for node in [CURRENT_VERSION, r"Software\Wow6432Node\Microsoft\Windows NT\CurrentVersion"] {
         let number = BUILD.to_string();
         let texts = [
@@ -75,21 +75,21 @@ fn version(system: &mut RegistryText, family: Family) {
         for (name, text) in texts {
             system.set_text(node, name, text);
         }
-        system.set(node, "CurrentMajorVersionNumber", "dword:0000000a");
-        system.set(node, "CurrentMinorVersionNumber", "dword:00000000");
-        system.set(node, "UBR", &format!("dword:{REVISION:08x}"));
+        system.set_number(node, "CurrentMajorVersionNumber", 10);
+        system.set_number(node, "CurrentMinorVersionNumber", 0);
+        system.set_number(node, "UBR", REVISION);
         // When and by whom the base was made is not part of it.
         for name in ["InstallDate", "InstallTime", "RegisteredOwner", "RegisteredOrganization", "ProductId"] {
             system.remove_value(node, name);
         }
     }
     system.set_text(r"System\ControlSet001\Control\ProductOptions", "ProductType", "ServerNT");
-    system.set("System\\ControlSet001\\Control\\ProductOptions", "ProductSuite", "str(7):\"\"");
+    system.set_empty_list(r"System\ControlSet001\Control\ProductOptions", "ProductSuite");
     // Made anew in each container; a fixed one would be the same key everywhere.
     system.remove_value(r"Software\Microsoft\Cryptography", "MachineGuid");
 }
 
-fn processes(system: &mut RegistryText) {
+fn processes(system: &mut Registry) {
     // No debugger: it would write its report to the program's own output. An empty value must exist, a missing one
     // means Wine's default.
     for node in [r"Software", r"Software\Wow6432Node"] {
@@ -111,7 +111,7 @@ fn processes(system: &mut RegistryText) {
 }
 
 /// Changes `user.reg`.
-pub(super) fn apply_to_user(user: &mut RegistryText) {
+pub(super) fn apply_to_user(user: &mut Registry) {
     // Made anew at each boot, for the user and the computer that there are then.
     user.remove("Volatile Environment");
     for name in ["TEMP", "TMP"] {
@@ -119,7 +119,7 @@ pub(super) fn apply_to_user(user: &mut RegistryText) {
     }
 }
 
-fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
+fn services(system: &mut Registry, exists: &dyn Fn(&str) -> bool) {
     for name in NO_SUCH_DEVICES {
         system.remove(&format!(r"{SERVICES}\{name}"));
     }
@@ -127,8 +127,9 @@ fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
     system.remove(r"System\ControlSet001\Enum\ROOT\WINE");
     for name in system.children(SERVICES) {
         let key = format!(r"{SERVICES}\{name}");
-        let image = system.get(&key, "ImagePath").and_then(image_name);
-        let library = system.get(&format!(r"{key}\Parameters"), "ServiceDll").and_then(image_name);
+        let image = system.text(&key, "ImagePath").and_then(|image| image_name(&image));
+        let library = system.text(&format!(r"{key}\Parameters"), "ServiceDll");
+        let library = library.and_then(|library| image_name(&library));
         if image.is_some_and(|i| !exists(&i)) || library.is_some_and(|l| !exists(&l)) {
             system.remove(&key);
         }
@@ -139,8 +140,8 @@ fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
         starts.into_iter().flat_map(|(names, start)| names.iter().map(move |name| (name, start)))
     {
         let key = format!(r"{SERVICES}\{name}");
-        if system.get(&key, "ImagePath").is_some() {
-            system.set(&key, "Start", &format!("dword:{start:08x}"));
+        if system.text(&key, "ImagePath").is_some() {
+            system.set_number(&key, "Start", start);
         }
     }
     let agent = format!(r"{SERVICES}\CExecSvc");
@@ -149,14 +150,13 @@ fn services(system: &mut RegistryText, exists: &dyn Fn(&str) -> bool) {
     system.set_expandable(&agent, "ImagePath", r"%SystemRoot%\system32\CExecSvc.exe");
     system.set_text(&agent, "ObjectName", "LocalSystem");
     for (name, value) in [("Type", 0x10), ("Start", 2), ("ErrorControl", 1)] {
-        system.set(&agent, name, &format!("dword:{value:08x}"));
+        system.set_number(&agent, name, value);
     }
 }
 
-/// The file name of the image in a value such as `str(2):"%SystemRoot%\\system32\\svchost.exe -k netsvcs"`.
+/// The file name of the image in a value such as `%SystemRoot%\system32\svchost.exe -k netsvcs`.
 fn image_name(value: &str) -> Option<String> {
-    let text = value.split_once('"')?.1.trim_end_matches('"').trim_start_matches("\\\"");
-    let program = text.split(' ').next()?.trim_end_matches("\\\"");
+    let program = value.trim_start_matches('"').split([' ', '"']).next()?;
     Some(program.rsplit('\\').next()?.to_ascii_lowercase()).filter(|name| !name.is_empty())
 }
 
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn services_without_their_image_are_gone() {
-        let mut system = RegistryText::default();
+        let mut system = Registry::default();
         for (name, image) in
             [("Spooler", r"C:\windows\system32\spoolsv.exe"), ("RpcSs", r"C:\windows\system32\rpcss.exe x")]
         {
@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn the_version_is_server_2022() {
-        let mut system = RegistryText::default();
+        let mut system = Registry::default();
         version(&mut system, Family::NanoServer);
-        assert_eq!(system.get(CURRENT_VERSION, "CurrentBuildNumber"), Some("\"20348\""));
-        assert_eq!(system.get(CURRENT_VERSION, "InstallationType"), Some("\"Nano Server\""));
+        assert_eq!(system.text(CURRENT_VERSION, "CurrentBuildNumber").as_deref(), Some("20348"));
+        assert_eq!(system.text(CURRENT_VERSION, "InstallationType").as_deref(), Some("Nano Server"));
     }
 }

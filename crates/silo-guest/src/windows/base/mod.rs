@@ -2,8 +2,7 @@
 //!
 //! Story: [`build`] obtains the packages, keeps of them what the [`Family`] needs, lets Wine set up its registry,
 //! gives that the identity of Windows Server, adds the programs of `inside/windows`, and leaves a directory tree:
-//! `Files/` (what is `C:`), `Host/` (the Linux root: Wine's Linux side and init) and `Registry/` (Wine's registry
-//! files). [`BuiltBase::write_archive`] writes it as an image that `docker load` takes. Equal packages and programs
+//! `Files/` (what is `C:`, the registry's hives among it) and `Host/` (the Linux root: Wine's Linux side and init). [`BuiltBase::write_archive`] writes it as an image that `docker load` takes. Equal packages and programs
 //! give equal bytes.
 
 mod archive;
@@ -22,6 +21,9 @@ mod unpack;
 mod wine;
 
 use std::path::PathBuf;
+
+/// A base's top directory of the Linux side, in Linux' form.
+const HOST: &str = "Host";
 
 pub use archive::ArchiveError;
 pub use build::{BaseError, BuiltBase, build};

@@ -1,204 +1,123 @@
-//! Wine's registry text: reads it, changes it, writes it the same way each time.
-//!
-//! Format: `WINE REGISTRY Version 2`, then per key `[Escaped\\Path] seconds`, `#`-lines with attributes, and one
-//! value a line (`"name"="text"`, `@=…` for the default, `dword:…`, `hex(n):…` continued with `\`). Text holds
-//! `\xNNNN` for characters beyond ASCII. (Wine: `server/registry.c`, `save_branch` and `load_keys`.)
+//! A registry tree by paths, to change what Wine set up.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use silo_hive::{Key, Name, Value, kind};
 
-/// A registry file whose keys all get one time, so that equal contents are equal bytes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct RegistryText {
-    header: Vec<String>,
-    keys: BTreeMap<KeyPath, Key>,
+/// A tree whose keys all get one time, so that equal contents are equal bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Registry {
+    root: Key,
 }
 
-/// A key's path as it sorts in the file: case-insensitively, parents first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct KeyPath(Vec<String>);
-
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Key {
-    /// As written, with doubled backslashes.
-    path: String,
-    /// `#class=`, `#link`; without `#time=`.
-    attributes: Vec<String>,
-    /// Lower-case quoted name (or `@`) → the whole text of the value, continuation lines joined.
-    values: BTreeMap<String, String>,
-}
-
-impl KeyPath {
-    fn of(path: &str) -> KeyPath {
-        KeyPath(path.split("\\\\").map(str::to_lowercase).collect())
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry { root: Key::new("ROOT") }
     }
 }
 
-impl RegistryText {
-    /// Reads a file that Wine wrote.
-    pub(super) fn parse(text: &str) -> RegistryText {
-        let mut registry = RegistryText::default();
-        let mut current: Option<KeyPath> = None;
-        let mut lines = text.lines();
-        while let Some(line) = lines.next() {
-            let mut line = line.to_owned();
-            while line.ends_with('\\') && !line.starts_with('[') {
-                line.pop();
-                line.push_str(lines.next().unwrap_or_default().trim_start());
-            }
-            if let Some(rest) = line.strip_prefix('[') {
-                let path = rest.rsplit_once(']').map_or(rest, |(path, _)| path);
-                let key = KeyPath::of(path);
-                registry.keys.entry(key.clone()).or_default().path = path.to_owned();
-                current = Some(key);
-                continue;
-            }
-            match current.as_ref().and_then(|key| registry.keys.get_mut(key)) {
-                None if line.starts_with(";;") || line.is_empty() => {}
-                None => registry.header.push(line),
-                Some(_) if line.is_empty() || line.starts_with("#time=") => {}
-                Some(key) if line.starts_with('#') => key.attributes.push(line),
-                Some(key) => drop(key.values.insert(value_name(&line).to_lowercase(), line)),
-            }
+impl Registry {
+    /// To change `root`.
+    pub(super) fn new(root: Key) -> Registry {
+        Registry { root }
+    }
+
+    /// The tree, every key with the time `seconds` (since 1970).
+    pub(super) fn into_key(mut self, seconds: u64) -> Key {
+        fn stamp(key: &mut Key, time: u64) {
+            key.written = time;
+            key.subkeys_mut().iter_mut().for_each(|key| stamp(key, time));
         }
-        registry
+        stamp(&mut self.root, (seconds + 11_644_473_600) * 10_000_000);
+        self.root
     }
 
-    /// Sets a value; `path` has single backslashes, `value` is in the file's own notation (`dword:1`, `"text"`).
-    pub(super) fn set(&mut self, path: &str, name: &str, value: &str) {
-        let name = if name.is_empty() { "@".to_owned() } else { format!("\"{}\"", escape(name)) };
-        self.key(path).values.insert(name.to_lowercase(), format!("{name}={value}"));
+    /// Sets a value, its key made if it is missing. Paths and names here are constants, or come from a registry.
+    fn set(&mut self, path: &str, value: Value) {
+        let key = path.split('\\').try_fold(&mut self.root, |key, name| key.subkey_or_new(Name::from(name)));
+        debug_assert!(key.is_ok(), "{path} can be no key");
+        let _ = key.map(|key| key.insert_value(value));
     }
 
     /// Sets a string value.
     pub(super) fn set_text(&mut self, path: &str, name: &str, text: &str) {
-        self.set(path, name, &format!("\"{}\"", escape(text)));
+        self.set(path, Value::string(name, text));
     }
 
     /// Sets an expandable string value.
     pub(super) fn set_expandable(&mut self, path: &str, name: &str, text: &str) {
-        self.set(path, name, &format!("str(2):\"{}\"", escape(text)));
+        self.set(path, Value { kind: kind::EXPAND_SZ, ..Value::string(name, text) });
+    }
+
+    /// Sets an empty list of strings.
+    pub(super) fn set_empty_list(&mut self, path: &str, name: &str) {
+        self.set(path, Value::new(name, kind::MULTI_SZ, vec![0, 0]));
+    }
+
+    /// Sets a number.
+    pub(super) fn set_number(&mut self, path: &str, name: &str, number: u32) {
+        self.set(path, Value::dword(name, number));
+    }
+
+    /// Gives the key at `to` the values `names` of the one at `from`.
+    pub(super) fn copy_values(&mut self, from: &str, to: &str, names: &[&str]) {
+        for name in names {
+            if let Some(value) = self.root.at_path(from).and_then(|key| key.value(name)).cloned() {
+                self.set(to, value);
+            }
+        }
     }
 
     /// Removes a value, if it is there.
     pub(super) fn remove_value(&mut self, path: &str, name: &str) {
-        let name = if name.is_empty() { "@".to_owned() } else { format!("\"{}\"", escape(name)) };
-        self.key(path).values.remove(&name.to_lowercase());
+        if let Some(key) = self.key_mut(path) {
+            key.remove_value(name);
+        }
     }
 
     /// Removes a key and everything below it.
     pub(super) fn remove(&mut self, path: &str) {
-        let root = KeyPath::of(&path.replace('\\', "\\\\"));
-        self.keys.retain(|key, _| !key.0.starts_with(&root.0));
+        let (parent, name) = path.rsplit_once('\\').unwrap_or(("", path));
+        if let Some(parent) = self.key_mut(parent) {
+            parent.remove_subkey(name);
+        }
     }
 
-    /// The names of the keys directly below `path`, as written.
+    /// The names of the keys directly below `path`.
     pub(super) fn children(&self, path: &str) -> Vec<String> {
-        let root = KeyPath::of(&path.replace('\\', "\\\\"));
-        let below = self.keys.iter().filter(|(key, _)| key.0.starts_with(&root.0));
-        let mut names: Vec<String> = below
-            .filter_map(|(_, key)| key.path.split("\\\\").nth(root.0.len()).map(str::to_owned))
-            .collect();
-        names.dedup_by_key(|name| name.to_lowercase());
-        names
+        let key = self.root.at_path(path);
+        key.into_iter().flat_map(Key::subkeys).map(|key| key.name.to_string()).collect()
     }
 
-    /// A value in the file's own notation.
-    pub(super) fn get(&self, path: &str, name: &str) -> Option<&str> {
-        let name = if name.is_empty() { "@".to_owned() } else { format!("\"{}\"", escape(name)) };
-        let key = self.keys.get(&KeyPath::of(&path.replace('\\', "\\\\")))?;
-        key.values.get(&name.to_lowercase())?.get(name.len() + 1..)
+    /// A value's data as text, without the zero at its end.
+    pub(super) fn text(&self, path: &str, name: &str) -> Option<String> {
+        let data = &self.root.at_path(path)?.value(name)?.data;
+        let units: Vec<u16> = data.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
+        Some(String::from_utf16_lossy(&units).trim_end_matches('\0').to_owned())
     }
 
-    /// The file, every key with the time `seconds` (since 1970).
-    pub(super) fn write(&self, seconds: u64) -> String {
-        let mut out = String::new();
-        for line in &self.header {
-            out.push_str(line);
-            out.push('\n');
-        }
-        for key in self.keys.values() {
-            // Writing to a String does not fail.
-            let _ = writeln!(out, "\n[{}] {seconds}", key.path);
-            for line in key.attributes.iter().chain(key.values.values()) {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
-        out
+    fn key_mut(&mut self, path: &str) -> Option<&mut Key> {
+        let mut names = path.split('\\').filter(|name| !name.is_empty());
+        names.try_fold(&mut self.root, |key, name| key.subkey_mut(name))
     }
-
-    fn key(&mut self, path: &str) -> &mut Key {
-        let path = path.replace('\\', "\\\\");
-        let key = self.keys.entry(KeyPath::of(&path)).or_default();
-        if key.path.is_empty() {
-            key.path = path;
-        }
-        key
-    }
-}
-
-/// The `"name"` or `@` before the `=` of a value's line.
-fn value_name(line: &str) -> &str {
-    if !line.starts_with('"') {
-        return line.split('=').next().unwrap_or(line);
-    }
-    let mut escaped = false;
-    for (at, c) in line.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return &line[..=at],
-            _ => {}
-        }
-    }
-    line
-}
-
-/// Text as it stands between quotes.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for unit in text.encode_utf16() {
-        match u8::try_from(unit) {
-            Ok(c @ (b'\\' | b'"')) => out.extend(['\\', char::from(c)]),
-            Ok(c @ 0x20..0x7f) => out.push(char::from(c)),
-            // Four digits always, so that a digit that follows is not taken for one of them.
-            _ => {
-                let _ = write!(out, "\\x{unit:04x}");
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "WINE REGISTRY Version 2\n;; All keys relative to \\\\Machine\n\n#arch=win64\n\n\
-        [Software\\\\B] 1700000001\n#time=1dabc\n\"x\\\"=\"=\"1\"\n\"Long\"=hex:01,\\\n  02,03\n\n\
-        [Software\\\\A] 1700000000\n@=\"d\"\n";
-
-    #[test]
-    fn equal_contents_are_equal_bytes() {
-        let text = RegistryText::parse(TEXT).write(7);
-        assert_eq!(
-            text,
-            "WINE REGISTRY Version 2\n#arch=win64\n\n[Software\\\\A] 7\n@=\"d\"\n\n\
-             [Software\\\\B] 7\n\"Long\"=hex:01,02,03\n\"x\\\"=\"=\"1\"\n"
-        );
-        assert_eq!(RegistryText::parse(&text).write(7), text);
-    }
-
     #[test]
     fn values_are_set_whatever_their_case_was() {
-        let mut registry = RegistryText::parse(TEXT);
-        registry.set("software\\b", "LONG", "dword:00000001");
+        let mut registry = Registry::default();
+        registry.set_number("Software\\B", "Long", 1);
+        registry.set_text("software\\b", "LONG", "x");
         registry.set_text("Software\\C", "n", "a\\b\u{e9}");
-        assert_eq!(registry.get("Software\\B", "long"), Some("dword:00000001"));
-        assert_eq!(registry.get("SOFTWARE\\C", "N"), Some("\"a\\\\b\\x00e9\""));
-        assert_eq!(registry.children("Software"), ["A", "B", "C"]);
+        assert_eq!(registry.text("Software\\B", "long").as_deref(), Some("x"));
+        assert_eq!(registry.text("SOFTWARE\\C", "N").as_deref(), Some("a\\b\u{e9}"));
+        assert_eq!(registry.children("Software"), ["B", "C"]);
         registry.remove("Software\\B");
-        assert_eq!(registry.children("Software"), ["A", "C"]);
+        registry.remove_value("Software\\C", "N");
+        assert_eq!(registry.children("Software"), ["C"]);
+        assert_eq!(registry.text("Software\\C", "n"), None);
+        let key = registry.into_key(0);
+        assert_eq!(key.at_path("Software\\C").unwrap().written, 116_444_736_000_000_000);
     }
 }

@@ -1,0 +1,53 @@
+//! The registry of a Windows container or image, to be looked into.
+
+use std::path::{Path, PathBuf};
+
+use crate::ByteStream;
+use crate::container::{guest_error, stream};
+use crate::engine::{Engine, blocking};
+use crate::error::{EngineError, Kind, Result};
+use crate::{image, placement};
+
+impl Engine {
+    /// The registry of a container, or of an image if there is no such container, as a tar of hive files named after their
+    /// roots. `original`: what a container began with; of an image, what it was before its uppermost layer.
+    pub async fn windows_registry(&self, name: &str, original: bool) -> Result<ByteStream> {
+        let (os, mut layers, mut top, user) = match self.find(name) {
+            Ok(entry) => {
+                if !original {
+                    self.flush(&entry).await?;
+                }
+                let record = entry.record();
+                let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
+                (record.os, layers, self.dir(&entry.id).join("top"), record.spec.config.user)
+            }
+            Err(e) if e.kind == Kind::NotFound => {
+                let found = self.inner.images.get(name).map_err(image::error)?;
+                let os = silo_guest::Os::parse(&found.config.os).ok_or_else(|| {
+                    EngineError::invalid(format!("{name}: unknown operating system {:?}", found.config.os))
+                })?;
+                let mut layers = self.inner.images.chain(&found.id.to_string()).map_err(image::error)?;
+                if original {
+                    layers.remove(0);
+                }
+                (os, layers, PathBuf::new(), found.config.config.user)
+            }
+            Err(e) => return Err(e),
+        };
+        if original {
+            top = PathBuf::new();
+        }
+        // Nothing is below a base.
+        let dir = if top.as_os_str().is_empty() { Path::new("/nonexistent").to_owned() } else { top };
+        blocking(move || {
+            let guest = placement::guest(os)?;
+            let layers = std::mem::take(&mut layers);
+            let mut bytes = Vec::new();
+            let of =
+                silo_guest::Changes { layers: &layers, top: &dir, id_range: 0, user: &user, time: (0, 0) };
+            guest.registry(&of, &mut bytes).map_err(guest_error)?;
+            Ok(stream(move |to| to.write_all(&bytes)))
+        })
+        .await
+    }
+}

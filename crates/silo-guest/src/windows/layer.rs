@@ -1,0 +1,82 @@
+//! A container's changes as a Windows layer: its files, and the hives of its registry that differ.
+
+use std::io::Write;
+
+use crate::contract::{Changes, GuestError};
+
+use super::registry::RegistryError;
+use super::registry::capture::{Captured, capture as read_registry};
+use super::registry::hives::PLACES;
+use super::users::Account;
+
+/// Of `top`: the upper directories of `C:` and of Wine's prefix.
+const FILES: &str = "files/upper";
+const PREFIX: &str = "prefix/upper";
+
+impl From<RegistryError> for GuestError {
+    fn from(error: RegistryError) -> GuestError {
+        let doing = "reading the registry".to_owned();
+        GuestError::Io { doing, source: std::io::Error::other(error.to_string()) }
+    }
+}
+
+fn registry(changes: &Changes<'_>) -> Result<(Captured, String), GuestError> {
+    let account = Account::parse(changes.user)?;
+    let captured = read_registry(changes.layers, &changes.top.join(PREFIX), account)?;
+    Ok((captured, account.profile()))
+}
+
+/// Writes the layer.
+pub(super) fn capture(changes: &Changes<'_>, to: &mut dyn Write) -> Result<(), GuestError> {
+    let (captured, profile) = registry(changes)?;
+    let (mut deltas, mut whole) = (Vec::new(), Vec::new());
+    for changed in captured.changed(&profile) {
+        let bytes = changed.bytes()?;
+        match changed.delta {
+            Some(name) => deltas.push((name, bytes)),
+            None => whole.push((changed.file, bytes)),
+        }
+    }
+    let deltas: Vec<(&str, &[u8])> = deltas.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+    let whole: Vec<(&str, &[u8])> = whole.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let upper = silo_layer::WindowsUpper {
+        files: &changes.top.join(FILES),
+        lower: changes.layers,
+        hives: &deltas,
+        whole: &whole,
+        time: changes.time,
+        own: &[],
+    };
+    silo_layer::pack_windows_upper(&upper, to).map_err(|e| GuestError::Io {
+        doing: "packing the container's changes".to_owned(),
+        source: std::io::Error::other(e.to_string()),
+    })
+}
+
+/// The hives that differ, by the files that they are on Windows.
+pub(super) fn changed_hives(changes: &Changes<'_>) -> Result<Vec<(String, bool)>, GuestError> {
+    let (captured, profile) = registry(changes)?;
+    let mut shown = Vec::new();
+    for changed in captured.changed(&profile) {
+        let missing = silo_layer::find_windows(changes.layers, &changed.file)
+            .map_err(|source| GuestError::Io { doing: format!("looking for {}", changed.file), source })?;
+        shown.push((format!("C:\\{}", changed.file.replace('/', "\\")), missing.is_none()));
+    }
+    Ok(shown)
+}
+
+/// See [`crate::Guest::registry`].
+pub(super) fn registry_archive(of: &Changes<'_>, to: &mut dyn Write) -> Result<(), GuestError> {
+    let registry = registry(of)?.0.new;
+    let failed = |source| GuestError::Io { doing: "packing the registry".to_owned(), source };
+    let mut archive = tar::Builder::new(to);
+    let system = PLACES.iter().map(super::registry::hives::Place::shown).zip(&registry.hives.0);
+    for (name, hive) in system.chain([("HKCU".to_owned(), &registry.user)]) {
+        let bytes = hive.to_bytes().map_err(|e| failed(std::io::Error::other(e)))?;
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, &name, &bytes[..]).map_err(failed)?;
+    }
+    archive.finish().map_err(failed)
+}

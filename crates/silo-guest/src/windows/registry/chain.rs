@@ -1,0 +1,86 @@
+//! What the layers of a chain say the registry is.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use silo_hive::{Hive, HiveError};
+
+use super::hives::{CONFIG, Hives, PLACES};
+use super::{RegistryError, at, hive_error};
+
+/// A larger hive is refused.
+const LARGEST: u64 = 512 << 20;
+
+/// The merged hives of a chain of unpacked layers, uppermost first: the base's whole ones with every layer's delta hives
+/// over them.
+pub(in crate::windows) fn hives(layers: &[PathBuf]) -> Result<Hives, RegistryError> {
+    let mut hives = Hives::default();
+    let Some(base) = layers.last() else { return Ok(hives) };
+    for (place, hive) in PLACES.iter().zip(&mut hives.0) {
+        if let Some(path) = find(std::slice::from_ref(base), &format!("{CONFIG}/{}", place.file))? {
+            *hive = read(&path)?;
+        }
+        for layer in layers.iter().rev() {
+            // Nothing of another spelling is unpacked there.
+            let path = layer.join("Hives").join(place.delta);
+            if path.symlink_metadata().is_ok() {
+                *hive = silo_hive::merge(std::mem::take(hive), read(&path)?);
+            }
+        }
+    }
+    Ok(hives)
+}
+
+/// A user's hive: the profile's own `NTUSER.DAT`, or what new profiles begin with. The path is the profile's, on `C:`.
+pub(in crate::windows) fn user(layers: &[PathBuf], profile: &str) -> Result<Hive, RegistryError> {
+    for profile in [profile, "Users/Default"] {
+        if let Some(path) = find(layers, &format!("{profile}/NTUSER.DAT"))? {
+            return read(&path);
+        }
+    }
+    Ok(Hive::default())
+}
+
+fn find(layers: &[PathBuf], path: &str) -> Result<Option<PathBuf>, RegistryError> {
+    let shown = layers.first().map_or(Path::new(path), PathBuf::as_path);
+    silo_layer::find_windows(layers, path).map_err(at("looking for a hive in", shown))
+}
+
+/// Reads a hive; of one that was not written to its end its logs are replayed.
+fn read(path: &Path) -> Result<Hive, RegistryError> {
+    let bytes = bytes(path)?;
+    if bytes.is_empty() {
+        // Tools that only make images leave such files.
+        return Ok(Hive::default());
+    }
+    match Hive::from_bytes(bytes) {
+        Err(HiveError::Dirty(_)) => {
+            let log = |number: u8| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(format!(".LOG{number}"));
+                self::bytes(Path::new(&name)).unwrap_or_default()
+            };
+            let (first, second) = (log(1), log(2));
+            let whole =
+                silo_hive::recover(self::bytes(path)?, &[&first, &second]).map_err(hive_error(path))?;
+            Hive::from_bytes(whole).map_err(hive_error(path))
+        }
+        other => other.map_err(hive_error(path)),
+    }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, RegistryError> {
+    let metadata = path.symlink_metadata().map_err(at("reading", path))?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        return Err(RegistryError::Hive {
+            path: path.to_owned(),
+            source: HiveError::NotAHive("it is no file, or larger than 512 MiB"),
+        });
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
+        .map_err(at("reading", path))?;
+    Ok(bytes)
+}

@@ -1,0 +1,61 @@
+//! The registry of a Windows container: hives in the layers of an image, Wine's text files in a running guest.
+//!
+//! Story: [`chain`] merges what the layers of a chain say into one set of [`hives::Hives`]; [`projection`] writes that as
+//! the files that Wine loads, once for each chain, in the form of [`text`]; [`capture`] reads what a container made of
+//! them and finds what changed, as the delta hives of a layer.
+
+pub(super) mod capture;
+pub(super) mod chain;
+mod escape;
+pub(super) mod hives;
+mod machine;
+pub(super) mod projection;
+pub(super) mod text;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use silo_hive::HiveError;
+
+use self::text::TextError;
+
+/// Why a registry cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A hive of a layer.
+    #[error("{}: {source}", .path.display())]
+    Hive {
+        /// The hive's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: HiveError,
+    },
+    /// A registry file of Wine's.
+    #[error("{}: {source}", .path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TextError,
+    },
+    /// Input/output.
+    #[error("{doing} {}: {source}", .path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
+    let path = path.to_owned();
+    move |source| RegistryError::Io { doing, path, source }
+}
+
+fn hive_error(path: &Path) -> impl FnOnce(HiveError) -> RegistryError {
+    let path = path.to_owned();
+    move |source| RegistryError::Hive { path, source }
+}

@@ -1,0 +1,101 @@
+//! A chain's registry as the files that Wine loads, made once and kept by chain ID.
+//!
+//! `<cache>/guest/windows/registry/<chain ID>-<form>/machine/` holds `system.reg`, `userdef.reg`, the list of drives and the
+//! mark that Wine's own set-up is done; `users/<name>/` the `user.reg` of each account that has been used.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::{RegistryError, at, chain, text};
+use crate::windows::users::Account;
+
+/// Counts up with every change of what is written, so that no older version's files are taken.
+const FORM: u32 = 1;
+
+/// Files of the prefix.
+pub(super) const SYSTEM: &str = "system.reg";
+pub(super) const DEFAULT_USER: &str = "userdef.reg";
+pub(super) const USER: &str = "user.reg";
+
+fn directory(cache: &Path) -> PathBuf {
+    cache.join("guest/windows/registry")
+}
+
+/// The directories that make up the prefix of a chain (uppermost layer first) for an account, uppermost first.
+pub(in crate::windows) fn of(
+    cache: &Path,
+    chain: &str,
+    layers: &[PathBuf],
+    account: Account,
+) -> Result<[PathBuf; 2], RegistryError> {
+    let home = directory(cache).join(format!("{}-{FORM}", chain.rsplit(':').next().unwrap_or(chain)));
+    let machine = home.join("machine");
+    if !machine.exists() {
+        make(&machine, |fresh| {
+            let hives = chain::hives(layers)?;
+            write(fresh, SYSTEM, &text::write(&hives.machine(), r"REGISTRY\\Machine"))?;
+            write(fresh, DEFAULT_USER, &text::write(hives.default_user(), r"REGISTRY\\User\\.Default"))?;
+            // Not a time: Wine then never runs its set-up.
+            write(fresh, ".update-timestamp", b"disable\n")?;
+            let drives = fresh.join("dosdevices");
+            fs::create_dir(&drives).map_err(at("making", &drives))?;
+            symlink("/c", drives.join("c:")).map_err(at("linking in", &drives))
+        })?;
+    }
+    let user = home.join("users").join(account.name());
+    if !user.exists() {
+        make(&user, |fresh| {
+            let hive = chain::user(layers, &account.profile())?;
+            write(fresh, USER, &text::write(&hive.root, r"REGISTRY\\User\\S-1-5-21-0-0-0-1000"))
+        })?;
+    }
+    Ok([user, machine])
+}
+
+/// Removes what was made of chains that are not `wanted`.
+pub(in crate::windows) fn keep_only(cache: &Path, wanted: &dyn Fn(&str) -> bool) {
+    for entry in fs::read_dir(directory(cache)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let chain = name.strip_suffix(&format!("-{FORM}"));
+        if !chain.is_some_and(wanted) {
+            // What cannot be removed now is met again.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Makes a directory under another name first; one that somebody else made meanwhile is as good.
+fn make(
+    directory: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), RegistryError>,
+) -> Result<(), RegistryError> {
+    let parent = directory.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).map_err(at("making", parent))?;
+    let mut fresh = parent.join(".new");
+    for n in 0..1000 {
+        fresh = parent.join(format!(".new-{}-{n}", std::process::id()));
+        match fs::create_dir(&fresh) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => {
+                other.map_err(at("making", &fresh))?;
+                break;
+            }
+        }
+    }
+    let filled = fill(&fresh);
+    let renamed = filled.and_then(|()| match fs::rename(&fresh, directory) {
+        Err(_) if directory.exists() => Ok(()),
+        other => other.map_err(at("making", directory)),
+    });
+    if fresh.exists() {
+        let _ = fs::remove_dir_all(&fresh);
+    }
+    renamed
+}
+
+fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+    let path = directory.join(name);
+    fs::write(&path, bytes).map_err(at("writing", &path))
+}

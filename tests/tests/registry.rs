@@ -1,0 +1,180 @@
+//! Windows images as Windows has them: files and registry in layers, by the stock client.
+
+use silo_tests::{Daemon, NANOSERVER};
+
+const MACHINE: &str = r"HKLM\Software\Acme";
+
+/// What a command prints in a new container of `image`.
+fn in_new(d: &Daemon, image: &str, command: &[&str]) -> String {
+    d.ok(&[&["run", "--rm", image], command].concat()).replace('\r', "")
+}
+
+#[test]
+fn a_container_that_did_nothing_commits_an_empty_layer() {
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "idle", NANOSERVER, "cmd"]);
+    d.ok(&["exec", "idle", "sc", "query", "CExecSvc"]);
+    assert_eq!(d.ok(&["diff", "idle"]), "");
+    d.ok(&["commit", "idle", "running"]);
+    d.ok(&["stop", "-t", "5", "idle"]);
+    assert_eq!(d.ok(&["diff", "idle"]), "");
+    d.ok(&["commit", "idle", "stopped"]);
+    for image in ["running", "stopped"] {
+        let names = layer_names(&d, image);
+        assert_eq!(names, ["Files", "Hives"], "{image}");
+    }
+}
+
+/// The names in an image's uppermost layer.
+fn layer_names(d: &Daemon, image: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("image.tar");
+    d.ok(&["save", "-o", &archive.display().to_string(), image]);
+    let script = "set -e; cd \"$1\"; tar -xf image.tar; \
+        layer=$(python3 -c 'import json; print(json.load(open(\"manifest.json\"))[0][\"Layers\"][-1])'); \
+        python3 -c 'import sys,tarfile; print(*(m.name for m in tarfile.open(sys.argv[1])), sep=\"\\n\")' \"$layer\"";
+    let listed = std::process::Command::new("bash")
+        .args(["-c", script, "names", &dir.path().display().to_string()])
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn files_and_registry_come_back_elsewhere_deletions_too() {
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "inst", NANOSERVER, "cmd"]);
+    let run = |command: &[&str]| d.ok(&[&["exec", "inst"], command].concat());
+    run(&["reg", "add", MACHINE, "/v", "Version", "/d", "1.2", "/f"]);
+    run(&["reg", "add", MACHINE, "/v", "Count", "/t", "REG_DWORD", "/d", "70000", "/f"]);
+    run(&["reg", "add", r"HKCU\Software\Acme", "/v", "Mine", "/d", "yes", "/f"]);
+    run(&["reg", "delete", r"HKLM\Software\Microsoft\Windows NT\CurrentVersion\AeDebug", "/f"]);
+    run(&[
+        "reg",
+        "delete",
+        r"HKLM\Software\Microsoft\Windows NT\CurrentVersion",
+        "/v",
+        "DisplayVersion",
+        "/f",
+    ]);
+    run(&["sc", "create", "Acme", "binPath=", r"C:\windows\system32\CExecSvc.exe", "start=", "demand"]);
+    run(&["cmd", "/c", r"mkdir C:\Acme & echo one> C:\Acme\a.txt & del C:\Windows\System32\sc.exe"]);
+    let diff = d.ok(&["diff", "inst"]);
+    for line in [
+        r"C C:\Windows\System32\config\SOFTWARE",
+        r"C C:\Windows\System32\config\SYSTEM",
+        r"A C:\Users\ContainerAdministrator\NTUSER.DAT",
+        r"A C:\Acme\a.txt",
+        r"D C:\Windows\System32\sc.exe",
+    ] {
+        assert!(diff.lines().any(|l| l == line), "{line} in {diff}");
+    }
+    d.ok(&["commit", "-a", "Ann", "-m", "installed", "-c", "ENV ACME=1", "inst", "acme:1"]);
+    let names = layer_names(&d, "acme:1");
+    let hives: Vec<&str> = names.iter().filter_map(|n| n.strip_prefix("Hives/")).collect();
+    assert_eq!(hives, ["Software_Delta", "System_Delta"], "{names:?}");
+    assert!(names.iter().any(|n| n == "Files/Windows/System32/.wh.sc.exe"), "{names:?}");
+    assert!(names.iter().any(|n| n == "Files/Users/ContainerAdministrator/NTUSER.DAT"), "{names:?}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("acme.tar").display().to_string();
+    d.ok(&["save", "-o", &archive, "acme:1"]);
+    let other = Daemon::empty();
+    other.ok(&["load", "-i", &archive]);
+    for d in [&d, &other] {
+        let query = |key: &str| in_new(d, "acme:1", &["reg", "query", key]);
+        let machine = query(MACHINE);
+        assert!(machine.contains("Version    REG_SZ    1.2") && machine.contains("0x11170"), "{machine}");
+        assert!(query(r"HKCU\Software\Acme").contains("Mine    REG_SZ    yes"));
+        assert!(query(r"HKLM\System\CurrentControlSet\Services\Acme").contains("CExecSvc.exe"));
+        let version = query(r"HKLM\Software\Microsoft\Windows NT\CurrentVersion");
+        assert!(version.contains("CurrentBuildNumber") && !version.contains("DisplayVersion"), "{version}");
+        let gone = [r"HKLM\Software\Microsoft\Windows NT\CurrentVersion\AeDebug"];
+        assert_ne!(d.docker(&[&["run", "--rm", "acme:1", "reg", "query"], &gone[..]].concat()).code, 0);
+        let files = in_new(
+            d,
+            "acme:1",
+            &["cmd", "/c", r"type C:\Acme\a.txt & echo %ACME% & dir /b C:\Windows\System32\sc.exe"],
+        );
+        assert!(files.starts_with("one\n1"), "{files}");
+        assert!(!files.contains("sc.exe"), "{files}");
+    }
+}
+
+#[test]
+fn a_registry_is_seen_into() {
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "look", NANOSERVER, "cmd"]);
+    d.ok(&["exec", "look", "reg", "add", MACHINE, "/v", "Version", "/d", "1.2", "/f"]);
+    let silo = |words: &[&str]| {
+        let output = std::process::Command::new(silo_tests::silo())
+            .args(["--host", &d.host(), "registry"])
+            .args(words)
+            .output();
+        silo_tests::Said::from(output.unwrap())
+    };
+    let diff = silo(&["diff", "look"]);
+    assert_eq!(
+        diff.out,
+        format!("+ {MACHINE}\n+     Version    REG_SZ    1.2").replace("Software", "SOFTWARE"),
+        "{diff:?}"
+    );
+    assert_eq!(silo(&["get", "look", MACHINE, "version"]).out, "1.2");
+    assert!(
+        silo(&["ls", "look", r"HKLM\System\CurrentControlSet\Services"])
+            .out
+            .contains(r"ControlSet001\Services\CExecSvc")
+    );
+    assert_eq!(silo(&["diff", NANOSERVER]).code, 0);
+    d.ok(&["commit", "look", "seen:1"]);
+    for words in [&["diff", "seen:1"][..], &["diff", &format!("{NANOSERVER}..seen:1")]] {
+        assert_eq!(silo(words).out, diff.out, "{words:?}");
+    }
+    let json = silo(&["diff", "--json", "seen:1"]).out;
+    assert!(json.contains("\"change\":\"added\"") && json.contains("\"text\":\"1.2\""), "{json}");
+    for (words, said) in [
+        (&["get", "look", r"HKLM\Software\None"][..], r"there is no key HKLM\Software\None"),
+        (&["get", "look", MACHINE, "none"], "has no value \"none\""),
+        (&["ls", "nobody"], "No such image: nobody"),
+    ] {
+        let said_this = silo(words);
+        assert!(said_this.code == 1 && said_this.err.contains(said), "{said_this:?}");
+    }
+}
+
+#[test]
+fn ten_commits_are_as_one() {
+    let d = Daemon::windows();
+    let mut image = NANOSERVER.to_owned();
+    for n in 0..10 {
+        let name = format!("step{n}");
+        let add = format!(
+            r"reg add {MACHINE}\K{n} /v V /d {n} /f & reg add {MACHINE} /v Last /d {n} /f & echo {n}> C:\n{n}.txt"
+        );
+        let undo = if n > 0 {
+            format!(r" & reg delete {MACHINE}\K{} /f & del C:\n{}.txt", n - 1, n - 1)
+        } else {
+            String::new()
+        };
+        d.ok(&["run", "--name", &name, &image, "cmd", "/c", &format!("{add}{undo}")]);
+        image = format!("chain:{n}");
+        d.ok(&["commit", &name, &image]);
+    }
+    d.ok(&[
+        "run",
+        "--name",
+        "once",
+        NANOSERVER,
+        "cmd",
+        "/c",
+        &format!(
+            r"reg add {MACHINE}\K9 /v V /d 9 /f & reg add {MACHINE} /v Last /d 9 /f & echo 9> C:\n9.txt"
+        ),
+    ]);
+    d.ok(&["commit", "once", "once"]);
+    let look = ["cmd", "/c", &format!(r"reg query {MACHINE} /s & dir /b C:\")];
+    let (ten, one) = (in_new(&d, "chain:9", &look), in_new(&d, "once", &look));
+    assert_eq!(ten, one);
+    assert!(one.contains("K9") && !one.contains("K8") && one.contains("n9.txt"), "{one}");
+}
