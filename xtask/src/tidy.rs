@@ -128,7 +128,7 @@ const API: &str = "
 + POST /containers/{id}/pause
 + POST /containers/{id}/unpause
 + POST /containers/{id}/attach
-- GET /containers/{id}/attach/ws
++ GET /containers/{id}/attach/ws
 + POST /containers/{id}/wait
 + GET /containers/{id}/archive
 + HEAD /containers/{id}/archive
