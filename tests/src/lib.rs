@@ -48,6 +48,12 @@ pub fn silo() -> PathBuf {
     }
 }
 
+/// This moment as docker takes it: seconds since 1970.
+pub fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{:.9}", since.as_secs_f64())
+}
+
 /// The Windows base of [`Daemon::windows`].
 pub const NANOSERVER: &str = "silo/nanoserver:ltsc2022";
 

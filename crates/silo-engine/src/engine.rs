@@ -15,7 +15,7 @@ use crate::db::{Db, Table};
 use crate::error::{EngineError, Result};
 use crate::events::Events;
 use crate::exec::Execs;
-use crate::record::{ContainerId, ContainerRecord, Status};
+use crate::record::{ContainerId, ContainerRecord, Status, VolumeRecord};
 use crate::volume::Volumes;
 
 /// How the engine is set up.
@@ -327,10 +327,20 @@ impl Engine {
         Ok(result)
     }
 
-    /// Stores a new container's record, on disk when this returns.
-    pub(crate) fn store(&self, entry: &Entry, record: &ContainerRecord) -> Result<()> {
+    /// Stores a new container's record and those of its own volumes, all or none, on disk when this returns.
+    pub(crate) fn store(
+        &self,
+        entry: &Entry,
+        record: &ContainerRecord,
+        volumes: &[VolumeRecord],
+    ) -> Result<()> {
         let mut guard = lock(&entry.record);
-        self.inner.db.put_durably(Table::Containers, &entry.id.0, record)?;
+        self.inner.db.durably(|write| {
+            for volume in volumes {
+                write.put(Table::Volumes, &volume.name, volume)?;
+            }
+            write.put(Table::Containers, &entry.id.0, record)
+        })?;
         *guard = record.clone();
         Ok(())
     }

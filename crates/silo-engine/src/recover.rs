@@ -208,6 +208,7 @@ impl Engine {
             r.published.clear();
         });
         let record = entry.record();
+        self.inner.events.left(&record, &self.inner.network.infos());
         self.inner.events.container(&record, "die", &[("exitCode", exit.code.to_string())]);
         let restart = match record.spec.restart {
             RestartPolicy::No => false,

@@ -47,8 +47,8 @@ impl Volumes {
         Ok(Self { root, list: Mutex::new(list) })
     }
 
-    /// The volume of that name, made if it does not exist; an empty name makes an anonymous one.
-    pub(crate) fn ensure(
+    /// The volume of that name, made if it does not exist; whether it was made.
+    fn ensure(
         &self,
         db: &Db,
         name: &str,
@@ -59,9 +59,7 @@ impl Volumes {
         if let Some(found) = list.get(name) {
             return Ok((found.clone(), false));
         }
-        let anonymous = name.is_empty();
-        let name = if anonymous { random_id() } else { name.to_owned() };
-        if !valid_name(&name) {
+        if !valid_name(name) {
             return Err(EngineError::invalid(format!(
                 "create {name}: {name:?} includes invalid characters for a local volume name, only \
                  \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -72,19 +70,41 @@ impl Volumes {
                 "create {name}: volume option {option:?} is not supported"
             )));
         }
+        let record = self.make(name.to_owned(), labels, options, false)?;
+        db.put_durably(Table::Volumes, name, &record)?;
+        list.insert(name.to_owned(), record.clone());
+        Ok((record, true))
+    }
+
+    /// A volume under a name of its own. The caller writes its row, or takes it back ([`Volumes::unmake`]).
+    pub(crate) fn make_anonymous(&self, labels: BTreeMap<String, String>) -> Result<VolumeRecord> {
+        let record = self.make(random_id(), labels, BTreeMap::new(), true)?;
+        lock(&self.list).insert(record.name.clone(), record.clone());
+        Ok(record)
+    }
+
+    fn make(
+        &self,
+        name: String,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+        anonymous: bool,
+    ) -> Result<VolumeRecord> {
         let data = self.root.join(&name).join("_data");
         std::fs::create_dir_all(&data).map_err(io("making", &data))?;
-        let record = VolumeRecord {
-            name: name.clone(),
-            created: Timestamp::now(),
-            labels,
-            options,
-            mountpoint: data.display().to_string(),
-            anonymous,
-        };
-        db.put_durably(Table::Volumes, &name, &record)?;
-        list.insert(name, record.clone());
-        Ok((record, true))
+        let mountpoint = data.display().to_string();
+        Ok(VolumeRecord { name, created: Timestamp::now(), labels, options, mountpoint, anonymous })
+    }
+
+    /// Takes volumes away that have no row, or none any more.
+    pub(crate) fn unmake<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        for name in names {
+            lock(&self.list).remove(name);
+            let dir = self.root.join(name);
+            if let Err(e) = std::fs::remove_dir_all(&dir) {
+                tracing::warn!("removing {}: {e}", dir.display());
+            }
+        }
     }
 
     fn remove(&self, db: &Db, name: &str) -> Result<()> {
@@ -117,17 +137,38 @@ impl Engine {
         labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
     ) -> Result<VolumeRecord> {
+        if let Some(option) = options.keys().next().filter(|_| name.as_ref().is_none_or(String::is_empty)) {
+            return Err(EngineError::invalid(format!("create: volume option {option:?} is not supported")));
+        }
         let engine = self.clone();
-        blocking(move || {
-            let name = name.unwrap_or_default();
-            let (record, new) = engine.inner.volumes.ensure(&engine.inner.db, &name, labels, options)?;
-            if new {
-                let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-                engine.inner.events.tell("volume", "create", &record.name, attributes);
+        blocking(move || match name.filter(|n| !n.is_empty()) {
+            Some(name) => engine.named_volume(&name, labels, options),
+            None => {
+                let record = engine.inner.volumes.make_anonymous(labels)?;
+                engine
+                    .inner
+                    .db
+                    .put_durably(Table::Volumes, &record.name, &record)
+                    .inspect_err(|_| engine.inner.volumes.unmake([record.name.as_str()]))?;
+                engine.inner.events.volume(&record.name, "create");
+                Ok(record)
             }
-            Ok(record)
         })
         .await
+    }
+
+    /// The volume of that name, made if it does not exist.
+    pub(crate) fn named_volume(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<VolumeRecord> {
+        let (record, new) = self.inner.volumes.ensure(&self.inner.db, name, labels, options)?;
+        if new {
+            self.inner.events.volume(&record.name, "create");
+        }
+        Ok(record)
     }
 
     /// Volumes by name; filters `name`, `label`, `dangling`, `driver`.
@@ -181,8 +222,7 @@ impl Engine {
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
             engine.inner.volumes.remove(&engine.inner.db, &name)?;
-            let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-            engine.inner.events.tell("volume", "destroy", &name, attributes);
+            engine.inner.events.volume(&name, "destroy");
             Ok(())
         })
         .await

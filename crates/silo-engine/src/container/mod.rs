@@ -16,6 +16,7 @@ mod start;
 mod stats;
 mod update;
 mod wait;
+mod warnings;
 
 pub use archive::{Change, PathStat};
 pub use attach::AttachOptions;

@@ -138,9 +138,11 @@ impl Engine {
         let mut attaching = entry.attaching.subscribe();
         let _ = tokio::time::timeout(ATTACH_LIMIT, attaching.wait_for(|count| *count == 0)).await;
         self.attach_early(entry, &sandbox).await;
+        self.inner.events.joined(&record, &self.inner.network.infos());
         let pid = match sandbox.start(joined.namespace).await {
             Ok(pid) => pid,
             Err(e) => {
+                self.inner.events.left(&record, &self.inner.network.infos());
                 self.unpublish(&record.id).await;
                 undo(self);
                 return Err(start_error(e));
@@ -376,7 +378,7 @@ impl Engine {
                 MountSource::Volume { name, subpath, .. } => {
                     MountKind::Bind { source: self.volume(name)?.mountpoint.into(), subpath: subpath.into() }
                 }
-                MountSource::Tmpfs { options } => MountKind::Tmpfs { options: options.clone() },
+                MountSource::Tmpfs { options, .. } => MountKind::Tmpfs { options: options.clone() },
             };
             list.push(MountRequest {
                 kind,

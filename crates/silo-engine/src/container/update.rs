@@ -130,6 +130,12 @@ impl Engine {
         }
         let mut limits = record.spec.limits.clone();
         apply(&update.limits, &mut limits)?;
+        let of_memory = update.limits.memory.is_some() || update.limits.memory_swap.is_some();
+        let warnings = if of_memory {
+            super::warnings::discard(&mut limits, &silo_sandbox::accounting())
+        } else {
+            Vec::new()
+        };
         if let Ok(sandbox) = entry.running() {
             let mut resources = silo_guest::linux::resources(&limits);
             if update.limits.pids.is_some() && limits.pids == 0 {
@@ -145,6 +151,6 @@ impl Engine {
             }
         })?;
         self.inner.events.container(&entry.record(), "update", &[]);
-        Ok(Vec::new())
+        Ok(warnings)
     }
 }

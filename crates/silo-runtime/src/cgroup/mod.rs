@@ -41,6 +41,45 @@ pub fn version() -> u8 {
     }
 }
 
+/// Which limits of memory the host's hierarchies can keep beside the plain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accounting {
+    /// Swap is counted.
+    pub swap: bool,
+    /// A cgroup has a swappiness of its own.
+    pub swappiness: bool,
+    /// The out-of-memory killer can be switched off.
+    pub oom_control: bool,
+}
+
+/// Looks at the hierarchies. Of v1 the root cgroup tells; that of v2 has no limits, so any cgroup below it does.
+pub fn accounting() -> Accounting {
+    match detect() {
+        Ok(Hierarchies::V1(mounts)) => {
+            let memory = mounts.iter().find(|(name, _)| name == "memory").map(|(_, at)| at);
+            let has = |file: &str| memory.is_some_and(|at| at.join(file).exists());
+            Accounting {
+                swap: has("memory.memsw.limit_in_bytes"),
+                swappiness: has("memory.swappiness"),
+                oom_control: has("memory.oom_control"),
+            }
+        }
+        Ok(Hierarchies::V2(mount)) => {
+            let below = std::fs::read_dir(mount).into_iter().flatten().flatten().map(|e| e.path());
+            let mut limited = below.filter(|dir| dir.join("memory.max").exists()).peekable();
+            // Nobody has made one yet: the kernel tells.
+            let unknown = limited.peek().is_none();
+            let swap = if unknown {
+                std::path::Path::new("/proc/swaps").exists()
+            } else {
+                limited.any(|dir| dir.join("memory.swap.max").exists())
+            };
+            Accounting { swap, swappiness: false, oom_control: false }
+        }
+        Err(_) => Accounting { swap: false, swappiness: false, oom_control: false },
+    }
+}
+
 /// Reads the mounts: v2 counts only if it has controllers, otherwise the host is hybrid or v1.
 fn detect() -> io::Result<Hierarchies> {
     const KNOWN: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio"];
