@@ -1,6 +1,6 @@
 //! What the API serves beside the options of `docker run`: filters, refusals, streams, settings of the daemon.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,18 +9,6 @@ use silo_tests::{Daemon, silo};
 use tungstenite::Message;
 
 const IMAGE: &str = "localhost/busybox";
-
-/// One request over the daemon's socket; the status and everything after the head.
-fn request(d: &Daemon, line: &str) -> (u16, String) {
-    let mut stream = UnixStream::connect(d.path("silo.sock")).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    write!(stream, "{line} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status.unwrap_or_else(|| panic!("{answer:?}")), body.to_owned())
-}
 
 #[test]
 fn names_are_filtered_by_regular_expression() {
@@ -97,9 +85,9 @@ fn platforms_are_honoured_or_refused() {
     assert_eq!(d.ok(&["images", "-q"]), "");
     d.ok(&["load", "--platform", "linux/amd64", "-i", &archive]);
     assert_ne!(d.ok(&["images", "-q", IMAGE]), "");
-    let (status, body) = request(&d, &format!("GET /v1.48/images/{IMAGE}/history?platform=linux"));
+    let (status, body) = d.request(&format!("GET /v1.48/images/{IMAGE}/history?platform=linux"));
     assert!(status == 400 && body.contains("failed to parse platform"), "{status} {body}");
-    let (status, _) = request(&d, &format!("GET /v1.47/images/{IMAGE}/history?platform=linux"));
+    let (status, _) = d.request(&format!("GET /v1.47/images/{IMAGE}/history?platform=linux"));
     assert_eq!(status, 200);
 }
 
@@ -155,9 +143,9 @@ fn a_websocket_hears_of_the_end() {
     d.ok(&["start", "aa"]);
     let text = read(&mut socket, "");
     assert!(text.lines().eq((1..=100_000).map(|n| n.to_string())), "{} bytes", text.len());
-    let (status, _) = request(&d, "GET /v1.50/containers/nobody/attach/ws?stream=1");
+    let (status, _) = d.request("GET /v1.50/containers/nobody/attach/ws?stream=1");
     assert_eq!(status, 404);
-    let (status, body) = request(&d, "GET /v1.50/containers/aa/attach/ws?stream=1");
+    let (status, body) = d.request("GET /v1.50/containers/aa/attach/ws?stream=1");
     assert_eq!(status, 400, "{body}");
 }
 
@@ -206,7 +194,7 @@ fn wait_hears_of_the_next_end() {
     let d = Daemon::start();
     d.docker(&["run", "--name", "aa", IMAGE, "sh", "-c", "[ -e /again ] && exit 7; touch /again; exit 3"]);
     // It has ended: not-running answers at once, next-exit with the run to come.
-    let (_, body) = request(&d, "POST /v1.50/containers/aa/wait?condition=not-running");
+    let (_, body) = d.request("POST /v1.50/containers/aa/wait?condition=not-running");
     assert!(body.contains(r#""StatusCode":3"#), "{body}");
     let mut waiting = UnixStream::connect(d.path("silo.sock")).unwrap();
     waiting.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use silo_guest::ProcessConfig;
-use silo_sandbox::{Attach, ExecRequest, FailureKind, Sandbox, SandboxError};
+use silo_sandbox::{Attach, ExecRequest, ExecState, FailureKind, Sandbox, SandboxError, SandboxState};
 use tokio::sync::oneshot;
 
 use crate::container::{detach_keys, sandbox_error};
@@ -68,6 +68,11 @@ impl Execs {
         list.insert(record.id.clone(), Held { record, ended: None, waiter: None });
     }
 
+    /// Enters an exec of a shim's that an earlier daemon has started.
+    fn restore(&self, record: ExecRecord) {
+        lock(&self.list).insert(record.id.clone(), Held { record, ended: None, waiter: None });
+    }
+
     fn get(&self, id: &str) -> Result<ExecRecord> {
         let list = lock(&self.list);
         let found = match list.get(id) {
@@ -102,7 +107,8 @@ impl Execs {
 
     fn end(&self, id: &str, code: u32, output: String) -> Option<ExecRecord> {
         let mut list = lock(&self.list);
-        let held = list.get_mut(id)?;
+        // Ended already: the news of it came twice.
+        let held = list.get_mut(id).filter(|h| h.record.running)?;
         held.record.running = false;
         held.record.exit_code = Some(code);
         held.ended = Some(Instant::now());
@@ -337,7 +343,10 @@ impl Engine {
         .await;
         let process =
             composed.inspect_err(|_| self.exec_ended(entry, &record.id, CANNOT_RUN, String::new()))?;
-        Ok(ExecRequest { exec: record.id.clone(), process, stdin: spec.attach_stdin, size, capture })
+        // What an inspect shows: the environment may hold secrets, and has no use after the start.
+        let shown = ExecSpec { env: Vec::new(), ..spec.clone() };
+        let note = serde_json::to_string(&shown).unwrap_or_default();
+        Ok(ExecRequest { exec: record.id.clone(), process, stdin: spec.attach_stdin, size, capture, note })
     }
 
     /// A shim tells that an exec has ended.
@@ -348,6 +357,33 @@ impl Engine {
                 "exec_die",
                 &[("execID", record.id), ("exitCode", code.to_string())],
             );
+        }
+    }
+
+    /// Takes over the execs of a container that is taken over; those that ended meanwhile are told.
+    pub(crate) fn restore_execs(&self, entry: &Arc<Entry>, state: &SandboxState) {
+        let known = state.known.clone().unwrap_or_else(|| {
+            let running = state.execs.iter();
+            running.map(|exec| ExecState { exec: exec.clone(), ..Default::default() }).collect()
+        });
+        for exec in known {
+            let code = exec.exit.as_ref().map(|e| e.code);
+            let spec = serde_json::from_str(&exec.note).unwrap_or_default();
+            self.inner.execs.restore(ExecRecord {
+                id: exec.exec.clone(),
+                container: entry.id.clone(),
+                spec,
+                running: true,
+                exit_code: None,
+                pid: exec.pid,
+            });
+            match code {
+                Some(code) if exec.told => {
+                    self.inner.execs.end(&exec.exec, code, String::new());
+                }
+                Some(code) => self.exec_ended(entry, &exec.exec, code, String::new()),
+                None => {}
+            }
         }
     }
 

@@ -163,6 +163,7 @@ impl Engine {
         if frozen_by_us && let Err(e) = sandbox.freeze(false).await {
             tracing::warn!("container {}: thawing it: {e}", entry.id);
         }
+        self.restore_execs(entry, &state);
         *lock(&entry.sandbox) = Some(sandbox);
         self.note(entry, |r| {
             r.state.status = if state.paused && !frozen_by_us { Status::Paused } else { Status::Running };
