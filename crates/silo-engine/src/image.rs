@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use silo_image::{ContainerConfig, ImageError, ImportOptions, Platform, Removed};
 
 use crate::ByteStream;
-use crate::container::stream;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
 use crate::spec::{Config, Healthcheck};
+use crate::stream::stream;
 
 /// The store's errors in the engine's classes.
 pub(crate) fn error(error: ImageError) -> EngineError {

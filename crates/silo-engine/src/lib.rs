@@ -10,17 +10,22 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod execs;
 mod filters;
+mod ids;
 mod image;
+mod lock;
 mod placement;
 mod ports;
 mod record;
 mod recover;
 mod signal;
 mod spec;
+mod stream;
 mod system;
 pub mod time;
 mod volume;
+mod volumes;
 
 pub use container::{
     AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update,

@@ -10,12 +10,14 @@ use silo_network::{Network, NetworkConfig};
 use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
 use crate::db::{Db, Table};
-use crate::engine::{Engine, EngineConfig, Entry, blocking, lock, random_id};
+use crate::engine::{Engine, EngineConfig, Entry, blocking};
 use crate::error::{EngineError, Result};
+use crate::ids::random_id;
 use crate::image;
+use crate::lock::lock;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
-use crate::volume::Volumes;
+use crate::volumes::Volumes;
 
 /// Pause between two questions to a shim that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);

@@ -5,11 +5,10 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use silo_sandbox::Attach;
 
-use crate::engine::{Engine, lock};
-use crate::error::{EngineError, Result};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result, sandbox_error};
+use crate::lock::lock;
 use crate::record::Status;
-
-use super::lifecycle::sandbox_error;
 
 /// Keys that detach when the client names none: Ctrl-P Ctrl-Q.
 const DEFAULT_KEYS: &[u8] = &[16, 17];
@@ -149,7 +148,7 @@ impl Engine {
         let stream = std::os::unix::net::UnixStream::from(io);
         stream.set_nonblocking(true).map_err(failed)?;
         let mut stream = tokio::net::UnixStream::from_std(stream).map_err(failed)?;
-        let wanted = super::LogOptions {
+        let wanted = super::logs::LogOptions {
             stdout: options.stdout,
             stderr: options.stderr,
             raw: options.raw,

@@ -7,8 +7,9 @@ use silo_guest::{Guest, Namespaces, Os, Wish};
 use silo_image::ImageConfig;
 
 use crate::db::Table;
-use crate::engine::{Engine, blocking, random_id};
+use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Kind, Result};
+use crate::ids::random_id;
 use crate::record::{ContainerId, ContainerRecord, MountPoint, State, VolumeRecord};
 use crate::spec::{Config, ContainerSpec, MountSource, MountSpec, NetworkMode};
 use crate::{image, placement, signal};
@@ -65,7 +66,7 @@ impl Engine {
                 security: &spec.security,
                 namespaces: &asked_namespaces(&spec),
             })
-            .map_err(super::start::guest_error)?;
+            .map_err(crate::error::guest_error)?;
         let warnings = super::warnings::discard(&mut spec.limits, &silo_sandbox::accounting());
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use silo_sandbox::{Event, Events, Exit};
 
-use crate::engine::{Engine, Entry, blocking, lock};
+use crate::engine::{Engine, Entry, blocking};
+use crate::lock::lock;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
 

@@ -25,8 +25,5 @@ pub use logs::{LogOptions, LogStream};
 pub use update::{LimitsUpdate, Update};
 pub use wait::{WaitCondition, WaitOutcome};
 
-pub(crate) use archive::stream;
 pub(crate) use attach::detach_keys;
 pub(crate) use health::watch_health;
-pub(crate) use lifecycle::sandbox_error;
-pub(crate) use start::guest_error;

@@ -8,8 +8,9 @@ use silo_guest::{BundleRequest, MountKind, MountRequest, Namespaces, ProcessConf
 use silo_network::AdapterRecord;
 use silo_sandbox::{FailureKind, LogFile, Sandbox, SandboxError, ShimConfig};
 
-use crate::engine::{Engine, Entry, blocking, lock, log_path};
-use crate::error::{EngineError, Result};
+use crate::engine::{Engine, Entry, blocking, log_path};
+use crate::error::{EngineError, Result, guest_error};
+use crate::lock::lock;
 use crate::record::{ContainerRecord, Health, Status};
 use crate::spec::{MountSource, NetworkMode};
 use crate::{bundle, image, placement};
@@ -477,15 +478,6 @@ impl Engine {
 
 fn health_wanted(record: &ContainerRecord) -> bool {
     record.spec.config.healthcheck.as_ref().is_some_and(|h| h.test.first().is_some_and(|t| t != "NONE"))
-}
-
-/// A guest's refusal, in the engine's classes.
-pub(crate) fn guest_error(error: silo_guest::GuestError) -> EngineError {
-    match error {
-        silo_guest::GuestError::Invalid(text) => EngineError::invalid(text),
-        silo_guest::GuestError::NotFound(text) => EngineError::invalid(text),
-        other => EngineError::internal(other.to_string()),
-    }
 }
 
 /// In the words that the docker client knows its exit codes 126 and 127 by; the program's fault is the request's.

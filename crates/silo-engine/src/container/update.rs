@@ -3,12 +3,10 @@
 use silo_guest::Limits;
 
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, sandbox_error};
 use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
 use crate::{bundle, placement};
-
-use super::lifecycle::sandbox_error;
 
 /// What is changed; `None` and empty stay as they are.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +102,7 @@ impl Engine {
         blocking(move || {
             let mut spec = bundle::read_config(&dir)?;
             let guest = placement::guest(os)?;
-            if guest.limits_changed(&mut spec, &limits, &dir).map_err(super::start::guest_error)? {
+            if guest.limits_changed(&mut spec, &limits, &dir).map_err(crate::error::guest_error)? {
                 bundle::write_config(&dir, &spec)?;
             }
             Ok(())

@@ -195,22 +195,9 @@ impl Cgroup {
     }
 }
 
-/// CPU weight of v2 (1–10,000) for shares of v1 (2–262,144), as the OCI runtime specification's peers convert it.
-fn weight_of_shares(shares: u64) -> u64 {
-    if shares == 0 { 0 } else { 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn weights() {
-        assert_eq!(weight_of_shares(0), 0);
-        assert_eq!(weight_of_shares(2), 1);
-        assert_eq!(weight_of_shares(1024), 39);
-        assert_eq!(weight_of_shares(262_144), 10_000);
-    }
 
     #[test]
     fn paths_that_lead_elsewhere_are_refused() {

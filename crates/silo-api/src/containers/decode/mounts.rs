@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use silo_engine::{MountSource, MountSpec};
 
-use super::{HostConfig, MountBody, is_zero};
+use super::body::{HostConfig, MountBody};
+use super::refused::is_zero;
 use crate::error::{Answer, ApiError};
 
 /// Splits `source:target:mode`; a colon after one letter belongs to a Windows path.
