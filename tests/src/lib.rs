@@ -1,5 +1,6 @@
 //! A real daemon of a test's own, driven by the stock docker client; nothing of it may be left at its end.
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -46,6 +47,12 @@ pub fn silo() -> PathBuf {
         Some(path) => path.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/silo"),
     }
+}
+
+/// This moment as docker takes it: seconds since 1970.
+pub fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{:.9}", since.as_secs_f64())
 }
 
 /// The Windows base of [`Daemon::windows`].
@@ -214,6 +221,26 @@ impl Daemon {
         assert_ne!(said.code, 0, "docker {arguments:?} should fail: {said:?}");
         assert!(said.err.contains(words), "docker {arguments:?} should say {words:?}: {said:?}");
         said
+    }
+
+    /// One request over the daemon's socket; the status and everything after the head.
+    pub fn request(&self, line: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.path("silo.sock")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(stream, "{line} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status.unwrap_or_else(|| panic!("{answer:?}")), body.to_owned())
+    }
+
+    /// Gets a path of the API, which must succeed.
+    pub fn get(&self, path: &str) -> String {
+        let (status, body) = self.request(&format!("GET {path}"));
+        assert_eq!(status, 200, "{path}: {body}\n{}", self.log());
+        body
     }
 
     /// Kills the daemon (SIGKILL) or stops it (SIGTERM).

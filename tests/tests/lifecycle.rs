@@ -165,6 +165,85 @@ fn a_daemon_that_is_killed_finds_everything_again() {
 }
 
 #[test]
+fn execs_go_on_while_the_daemon_is_away() {
+    let mut d = Daemon::start();
+    let signs = d.path("signs");
+    std::fs::create_dir(&signs).unwrap();
+    let bind = format!("{}:/s", signs.display());
+    d.ok(&["run", "-d", "--name", "aa", "-v", &bind, IMAGE, "sleep", "1000"]);
+    let run = |sign: &str, code: &str| {
+        let line = format!("while [ ! -e /s/{sign} ]; do sleep 0.05; done; exit {code}");
+        let before = d.ok(&["inspect", "-f", "{{json .ExecIDs}}", "aa"]);
+        d.ok(&["exec", "-d", "aa", "sh", "-c", &line]);
+        let after = d.ok(&["inspect", "-f", "{{json .ExecIDs}}", "aa"]);
+        let new = after.split('"').find(|id| id.len() == 64 && !before.contains(id));
+        new.unwrap_or_else(|| panic!("{before} {after}")).to_owned()
+    };
+    let (away, back) = (run("away", "9"), run("back", "7"));
+    let line = "echo in; while [ ! -e /s/back ]; do sleep 0.05; done; echo out; exit 5";
+    let attached = d.command(&["exec", "aa", "sh", "-c", line]).stdout(std::process::Stdio::piped()).spawn();
+    let mut attached = attached.unwrap();
+    let mut first = [0; 3];
+    std::io::Read::read_exact(attached.stdout.as_mut().unwrap(), &mut first).unwrap();
+    d.stop(true);
+    let moment = silo_tests::now();
+    std::fs::write(signs.join("away"), "").unwrap();
+    // Its own end is what is waited for; nobody tells while the daemon is away.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    d.again();
+    let state = |exec: &str| {
+        let body = d.get(&format!("/exec/{exec}/json"));
+        let field = |name: &str| {
+            let rest = body.split(&format!("\"{name}\":")).nth(1).unwrap_or_else(|| panic!("{name}: {body}"));
+            rest.split([',', '}']).next().unwrap().to_owned()
+        };
+        (field("Running"), field("ExitCode"), field("entrypoint"))
+    };
+    let of = |running: &str, code: &str| (running.to_owned(), code.to_owned(), "\"sh\"".to_owned());
+    assert_eq!(state(&away), of("false", "9"));
+    assert_eq!(state(&back), of("true", "null"));
+    assert!(d.ok(&["inspect", "-f", "{{json .ExecIDs}}", "aa"]).contains(&back));
+    std::fs::write(signs.join("back"), "").unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while state(&back) != of("false", "7") {
+        assert!(std::time::Instant::now() < end, "{:?}", state(&back));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // A client that was there before the daemon went gets output and exit code.
+    let said: silo_tests::Said = attached.wait_with_output().unwrap().into();
+    assert_eq!((said.code, &*said.out), (5, "out"), "{said:?}");
+    let died = d.ok(&[
+        "events",
+        "--since",
+        &moment,
+        "--until",
+        &silo_tests::now(),
+        "--filter",
+        "event=exec_die",
+        "--format",
+        "{{.Actor.Attributes.execID}} {{.Actor.Attributes.exitCode}}",
+    ]);
+    assert!(died.contains(&format!("{away} 9")) && died.contains(&format!("{back} 7")), "{died}");
+}
+
+#[test]
+fn what_an_exec_leaves_behind_may_write_for_a_while() {
+    let d = Daemon::start();
+    d.ok(&["run", "-d", "--name", "aa", IMAGE, "sleep", "1000"]);
+    assert_eq!(d.ok(&["exec", "aa", "sh", "-c", "(sleep 1; echo late) & echo early"]), "early\nlate");
+    let start = std::time::Instant::now();
+    let said = d.docker(&["exec", "aa", "sh", "-c", "sleep 500 & echo early; exit 4"]);
+    assert_eq!((said.code, &*said.out), (4, "early"));
+    let took = start.elapsed().as_secs_f32();
+    assert!((2.0..20.0).contains(&took), "{took}");
+    // It holds its streams, not the exec's end; without them there is nothing to wait for.
+    let start = std::time::Instant::now();
+    d.ok(&["exec", "aa", "sh", "-c", "sleep 500 >/dev/null 2>&1 & echo early"]);
+    assert!(start.elapsed().as_secs_f32() < 2.0);
+    assert!(d.ok(&["top", "aa"]).matches("sleep 500").count() == 2);
+}
+
+#[test]
 fn restart_policies_and_health_checks_do_their_work() {
     let d = Daemon::start();
     d.ok(&["run", "-d", "--name", "ff", "--restart", "on-failure:2", IMAGE, "false"]);

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use silo_tests::{Daemon, NANOSERVER};
+use silo_tests::{Daemon, NANOSERVER, now};
 
 const IMAGE: &str = "localhost/busybox";
 
@@ -38,11 +38,6 @@ impl Guest {
         arguments.push(line);
         d.ok(&arguments).replace('\r', "")
     }
-}
-
-fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    format!("{:.9}", since.as_secs_f64())
 }
 
 #[test]

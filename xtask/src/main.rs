@@ -1,6 +1,8 @@
 //! `cargo xtask`: what a developer or operator does with the repository, each as one command.
 
 mod bench;
+#[cfg(test)]
+mod circles;
 mod demo;
 mod inside;
 mod install;

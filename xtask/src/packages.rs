@@ -21,6 +21,7 @@ pub(crate) const RUN: &[&str] = &[
     "nftables",
     "iproute2",
     "busybox-static",
+    "skopeo",
     "procps",
     "binutils-mingw-w64-x86-64",
     "binutils",

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Lines a file may have.
 const LONGEST: usize = 800;
 
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(crate::root()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let files: Vec<PathBuf> = text.lines().map(|l| crate::root().join(l)).filter(|p| p.exists()).collect();
@@ -128,7 +128,7 @@ const API: &str = "
 + POST /containers/{id}/pause
 + POST /containers/{id}/unpause
 + POST /containers/{id}/attach
-- GET /containers/{id}/attach/ws
++ GET /containers/{id}/attach/ws
 + POST /containers/{id}/wait
 + GET /containers/{id}/archive
 + HEAD /containers/{id}/archive
@@ -197,59 +197,5 @@ fn the_router_has_the_routes_of_the_specification() {
     assert_eq!(served, wanted);
     for later in line('-') {
         assert!(!served.contains(&later), "{later} is served now: give it a +");
-    }
-}
-
-/// The modules that a file names by `crate::` or `super::` paths, as files of the crate.
-fn uses(text: &str) -> Vec<Vec<String>> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let mut found = Vec::new();
-    for line in code
-        .lines()
-        .map(str::trim)
-        .filter(|l| l.starts_with("use crate::") || l.starts_with("pub use crate::"))
-    {
-        let path = line.split("crate::").nth(1).unwrap_or_default();
-        let words =
-            path.split("::").map(|w| w.trim_matches(|c: char| !c.is_alphanumeric() && c != '_').to_owned());
-        found.push(words.collect());
-    }
-    found
-}
-
-#[test]
-fn files_below_the_engine_name_each_other_without_circles() {
-    // In the lower crates; the engine's verbs are one `impl` in many files and know each other.
-    for name in ["silo-sys", "silo-runtime", "silo-layer", "silo-guest", "silo-network", "silo-image"] {
-        let src = crate::root().join("crates").join(name).join("src");
-        let mut edges: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-        for file in sources().into_iter().filter(|f| f.starts_with(&src)) {
-            let text = std::fs::read_to_string(&file).unwrap();
-            for words in uses(&text) {
-                let mut at = src.clone();
-                let mut target = None;
-                for word in &words {
-                    at = at.join(word);
-                    for candidate in [at.with_extension("rs"), at.join("mod.rs")] {
-                        if candidate.exists() {
-                            target = Some(candidate);
-                        }
-                    }
-                }
-                if let Some(target) = target.filter(|t| *t != file) {
-                    edges.entry(file.clone()).or_default().push(target);
-                }
-            }
-        }
-        for start in edges.keys() {
-            let mut open: Vec<&PathBuf> = edges[start].iter().collect();
-            let mut seen = std::collections::BTreeSet::new();
-            while let Some(file) = open.pop() {
-                assert_ne!(file, start, "{} is part of a circle of files", start.display());
-                if seen.insert(file) {
-                    open.extend(edges.get(file).into_iter().flatten());
-                }
-            }
-        }
     }
 }

@@ -1,16 +1,18 @@
 //! `/images`: list, inspect, history, tag, remove, load, save, import, prune.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use silo_engine::Engine;
-use silo_engine::images::{Image, ImportOptions, Removed};
+use silo_engine::images::{Image, ImportOptions, Platform, Removed};
 
 use crate::error::{Answer, ApiError};
 use crate::params::Params;
 use crate::stream;
+use crate::version::ApiVersion;
 
 fn or_null(list: &[String]) -> Value {
     if list.is_empty() { Value::Null } else { json!(list) }
@@ -127,13 +129,73 @@ fn inspect(image: &Image) -> Value {
     out
 }
 
+/// The platforms that a request names under `platform`, each as JSON, from API version `since` on; older ones had no such
+/// parameter and dockerd does not look at it.
+fn platforms(query: &Params, version: ApiVersion, since: (u32, u32)) -> Answer<Option<Platform>> {
+    if version.0 < since {
+        return Ok(None);
+    }
+    let mut given = query.all("platform").into_iter();
+    let Some(text) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(ApiError::bad(
+            "multiple platform parameters are not supported in this API version; use API version 1.52 or later",
+        ));
+    }
+    let value: Value =
+        serde_json::from_str(&text).map_err(|e| ApiError::bad(format!("failed to parse platform: {e}")))?;
+    let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let platform = Platform {
+        os: field("os"),
+        architecture: field("architecture"),
+        variant: field("variant"),
+        os_version: field("os.version"),
+    };
+    match (platform.os.is_empty(), platform.architecture.is_empty()) {
+        (false, false) => Ok(Some(platform)),
+        (true, true) if !(platform.variant.is_empty() && platform.os_version.is_empty()) => {
+            Err(ApiError::bad("optional platform fields provided, but OS and Architecture are missing"))
+        }
+        _ => Err(ApiError::bad("both OS and Architecture must be provided")),
+    }
+}
+
+/// As [`find`]; 404 when the image is not for the platform.
+fn find_for(engine: &Engine, name: &str, platform: Option<&Platform>) -> Answer<Image> {
+    let image = find(engine, name)?;
+    let Some(platform) = platform.filter(|p| !p.matches(&image.config)) else { return Ok(image) };
+    let config = &image.config;
+    let own = Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        os_version: config.os_version.clone(),
+    };
+    Err(ApiError::not_found(format!(
+        "image with reference {name} was found but its platform ({own}) does not match the specified platform ({platform})"
+    )))
+}
+
 /// `/images/{name}/json`, `/history`, `/get`: names have slashes, so the last part tells.
-pub(crate) async fn get_named(State(engine): State<Engine>, Path(path): Path<String>) -> Answer {
+pub(crate) async fn get_named(
+    State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
+    Path(path): Path<String>,
+    query: Params,
+) -> Answer {
     let (name, verb) = path.rsplit_once('/').unwrap_or((&path, ""));
     match verb {
-        "json" => Ok(axum::Json(inspect(&find(&engine, name)?)).into_response()),
+        "json" => {
+            let platform = platforms(&query, version, (1, 49))?;
+            if platform.is_some() && query.flag("manifests") {
+                return Err(ApiError::bad(
+                    "conflicting options: manifests and platform options cannot both be set",
+                ));
+            }
+            Ok(axum::Json(inspect(&find_for(&engine, name, platform.as_ref())?)).into_response())
+        }
         "history" => {
-            find(&engine, name)?;
+            find_for(&engine, name, platforms(&query, version, (1, 48))?.as_ref())?;
             let lines = engine.images().history(name).map_err(|e| ApiError::bad(e.to_string()))?;
             let lines: Vec<Value> = lines
                 .iter()
@@ -144,20 +206,33 @@ pub(crate) async fn get_named(State(engine): State<Engine>, Path(path): Path<Str
                 .collect();
             Ok(axum::Json(lines).into_response())
         }
-        "get" => save(&engine, vec![name.to_owned()]),
+        "get" => save(&engine, vec![name.to_owned()], platforms(&query, version, (1, 48))?),
         _ => Err(ApiError::not_found("page not found")),
     }
 }
 
-fn save(engine: &Engine, names: Vec<String>) -> Answer {
+fn save(engine: &Engine, names: Vec<String>, platform: Option<Platform>) -> Answer {
+    if let Some(platform) = &platform {
+        for name in &names {
+            if !platform.matches(&find(engine, name)?.config) {
+                return Err(ApiError::not_found(format!(
+                    "no suitable export target found for platform {platform}"
+                )));
+            }
+        }
+    }
     let tar = engine.image_save(names)?;
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], stream::body(tar)).into_response())
 }
 
-pub(crate) async fn save_many(State(engine): State<Engine>, query: Params) -> Answer {
+pub(crate) async fn save_many(
+    State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
+    query: Params,
+) -> Answer {
     let names: Vec<String> =
         query.all("names").iter().flat_map(|n| n.split(',').map(str::to_owned)).collect();
-    save(&engine, names)
+    save(&engine, names, platforms(&query, version, (1, 48))?)
 }
 
 pub(crate) async fn post_named(
@@ -201,8 +276,14 @@ pub(crate) async fn prune(State(engine): State<Engine>, query: Params) -> Answer
     Ok(axum::Json(json!({"ImagesDeleted": removed(&list), "SpaceReclaimed": bytes})).into_response())
 }
 
-pub(crate) async fn load(State(engine): State<Engine>, query: Params, body: Body) -> Answer {
-    let lines = engine.image_load(stream::reader(body), query.flag("quiet"));
+pub(crate) async fn load(
+    State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
+    query: Params,
+    body: Body,
+) -> Answer {
+    let platform = platforms(&query, version, (1, 48))?;
+    let lines = engine.image_load(stream::reader(body), platform, query.flag("quiet"));
     Ok(([(header::CONTENT_TYPE, "application/json")], stream::body(lines)).into_response())
 }
 
@@ -245,6 +326,21 @@ pub(crate) async fn create(State(engine): State<Engine>, query: Params, body: Bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_read_or_refused() {
+        let read = |text: &str, version: (u32, u32)| {
+            let encoded = percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+            let query = Params::parse(&format!("platform={encoded}"));
+            platforms(&query, ApiVersion(version), (1, 48)).map_err(|e| e.message)
+        };
+        let platform = read(r#"{"os":"linux","architecture":"arm","variant":"v7"}"#, (1, 48)).unwrap();
+        assert_eq!(platform.unwrap().to_string(), "linux/arm/v7");
+        assert_eq!(read("nonsense", (1, 47)).unwrap(), None);
+        assert!(read("nonsense", (1, 48)).unwrap_err().starts_with("failed to parse platform: "));
+        assert!(read(r#"{"os":"linux"}"#, (1, 48)).unwrap_err().starts_with("both OS and Architecture"));
+        assert!(read(r#"{"variant":"v7"}"#, (1, 48)).unwrap_err().starts_with("optional platform fields"));
+    }
 
     #[test]
     fn reference_patterns() {

@@ -35,6 +35,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/containers/{id}/wait", post(c::lifecycle::wait))
         .route("/containers/{id}/update", post(c::update::update))
         .route("/containers/{id}/attach", post(c::streams::attach))
+        .route("/containers/{id}/attach/ws", get(c::websocket::attach))
         .route("/containers/{id}/logs", get(c::streams::logs))
         .route("/containers/{id}/top", get(c::stats::top))
         .route("/containers/{id}/stats", get(c::stats::stats))

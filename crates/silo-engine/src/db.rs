@@ -45,6 +45,32 @@ fn put(connection: &Connection, table: Table, key: &str, record: &impl Serialize
     Ok(())
 }
 
+fn delete(connection: &Connection, table: Table, key: &str) -> Result<()> {
+    let sql = format!("DELETE FROM {} WHERE key = ?1", table.name());
+    connection.execute(&sql, [key]).map_err(failed("deleting"))?;
+    Ok(())
+}
+
+fn together(connection: &mut Connection, work: impl FnOnce(&Writes<'_>) -> Result<()>) -> Result<()> {
+    // Dropped without a commit, it is rolled back.
+    let transaction = connection.transaction().map_err(failed("writing"))?;
+    work(&Writes(&transaction))?;
+    transaction.commit().map_err(failed("writing"))
+}
+
+/// Writes of one transaction.
+pub(crate) struct Writes<'a>(&'a Connection);
+
+impl Writes<'_> {
+    pub(crate) fn put(&self, table: Table, key: &str, record: &impl Serialize) -> Result<()> {
+        put(self.0, table, key, record)
+    }
+
+    pub(crate) fn delete(&self, table: Table, key: &str) -> Result<()> {
+        delete(self.0, table, key)
+    }
+}
+
 impl Db {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let at = format!("opening {}", path.display());
@@ -80,12 +106,22 @@ impl Db {
 
     /// As [`Db::put`], and on disk when it returns: for what a power cut must not take (with data that belongs to it).
     pub(crate) fn put_durably(&self, table: Table, key: &str, record: &impl Serialize) -> Result<()> {
-        // One lock for all three: nobody else's write turns it off in between.
-        let connection = self.lock();
+        self.durably(|write| write.put(table, key, record))
+    }
+
+    /// Several writes that are all done, or none of them; on disk when it returns.
+    pub(crate) fn durably(&self, work: impl FnOnce(&Writes<'_>) -> Result<()>) -> Result<()> {
+        // One lock for all of it: nobody else's write turns it off in between.
+        let mut connection = self.lock();
         connection.execute_batch("PRAGMA synchronous=FULL").map_err(failed("writing"))?;
-        let put = put(&connection, table, key, record);
+        let done = together(&mut connection, work);
         connection.execute_batch("PRAGMA synchronous=NORMAL").map_err(failed("writing"))?;
-        put
+        done
+    }
+
+    /// Several writes that are all done, or none of them.
+    pub(crate) fn together(&self, work: impl FnOnce(&Writes<'_>) -> Result<()>) -> Result<()> {
+        together(&mut self.lock(), work)
     }
 
     /// The keys of a table, of records that cannot be read too.
@@ -98,9 +134,7 @@ impl Db {
     }
 
     pub(crate) fn delete(&self, table: Table, key: &str) -> Result<()> {
-        let sql = format!("DELETE FROM {} WHERE key = ?1", table.name());
-        self.lock().execute(&sql, [key]).map_err(failed("deleting"))?;
-        Ok(())
+        delete(&self.lock(), table, key)
     }
 
     /// All records; one that cannot be read is logged and left alone.
@@ -159,6 +193,21 @@ mod tests {
         assert_eq!(db.setting("id", || "y".into()).unwrap(), "x");
         db.delete(Table::Volumes, "a").unwrap();
         assert!(db.all::<i32>(Table::Volumes).unwrap().is_empty());
+    }
+
+    #[test]
+    fn writes_together_are_all_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("silo.db")).unwrap();
+        let failed = db.durably(|write| {
+            write.put(Table::Volumes, "a", &1)?;
+            Err(EngineError::invalid("no"))
+        });
+        assert_eq!(failed.unwrap_err().message, "no");
+        assert!(db.keys(Table::Volumes).unwrap().is_empty());
+        db.durably(|write| write.put(Table::Volumes, "a", &1)).unwrap();
+        db.together(|write| write.delete(Table::Volumes, "a")).unwrap();
+        assert!(db.keys(Table::Volumes).unwrap().is_empty());
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use rand::Rng;
 use silo_image::ImageStore;
 use silo_network::Network;
 use silo_sandbox::{Attach, Isolation, Sandbox};
@@ -14,9 +13,10 @@ use tokio::sync::watch;
 use crate::db::{Db, Table};
 use crate::error::{EngineError, Result};
 use crate::events::Events;
-use crate::exec::Execs;
-use crate::record::{ContainerId, ContainerRecord, Status};
-use crate::volume::Volumes;
+use crate::execs::Execs;
+use crate::lock::lock;
+use crate::record::{ContainerId, ContainerRecord, Status, VolumeRecord};
+use crate::volumes::Volumes;
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -96,11 +96,6 @@ pub(crate) struct Progress {
     pub(crate) error: Option<String>,
 }
 
-/// Locks a mutex of plain data.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 /// Runs blocking work (files, mounts) off the event loop.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -108,12 +103,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| EngineError::internal(format!("a task panicked: {e}")))?
-}
-
-/// 64 random hex digits.
-pub(crate) fn random_id() -> String {
-    let bytes: [u8; 32] = rand::rng().random();
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl Entry {
@@ -327,10 +316,20 @@ impl Engine {
         Ok(result)
     }
 
-    /// Stores a new container's record, on disk when this returns.
-    pub(crate) fn store(&self, entry: &Entry, record: &ContainerRecord) -> Result<()> {
+    /// Stores a new container's record and those of its own volumes, all or none, on disk when this returns.
+    pub(crate) fn store(
+        &self,
+        entry: &Entry,
+        record: &ContainerRecord,
+        volumes: &[VolumeRecord],
+    ) -> Result<()> {
         let mut guard = lock(&entry.record);
-        self.inner.db.put_durably(Table::Containers, &entry.id.0, record)?;
+        self.inner.db.durably(|write| {
+            for volume in volumes {
+                write.put(Table::Volumes, &volume.name, volume)?;
+            }
+            write.put(Table::Containers, &entry.id.0, record)
+        })?;
         *guard = record.clone();
         Ok(())
     }

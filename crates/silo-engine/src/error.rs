@@ -1,5 +1,8 @@
 //! What the engine refuses or fails at. The face maps [`Kind`] to a status in one place.
 
+use silo_guest::GuestError;
+use silo_sandbox::{FailureKind, SandboxError};
+
 /// Class of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -56,3 +59,26 @@ impl EngineError {
 
 /// Result of an engine verb.
 pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// A guest's refusal, in the engine's classes.
+pub(crate) fn guest_error(error: GuestError) -> EngineError {
+    match error {
+        GuestError::Invalid(text) => EngineError::invalid(text),
+        GuestError::NotFound(text) => EngineError::invalid(text),
+        other => EngineError::internal(other.to_string()),
+    }
+}
+
+/// A sandbox's refusal, in the engine's classes.
+pub(crate) fn sandbox_error(error: SandboxError) -> EngineError {
+    match &error {
+        SandboxError::Failed(f) => match f.kind {
+            FailureKind::WrongState => EngineError::conflict(error.to_string()),
+            FailureKind::Invalid | FailureKind::ProgramNotFound | FailureKind::ProgramNotExecutable => {
+                EngineError::invalid(error.to_string())
+            }
+            FailureKind::Other => EngineError::internal(error.to_string()),
+        },
+        _ => EngineError::internal(error.to_string()),
+    }
+}

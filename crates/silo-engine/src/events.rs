@@ -8,6 +8,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::filters::Filters;
 use crate::record::{ContainerRecord, Event};
+use crate::spec::NetworkMode;
+use silo_network::NetworkInfo;
 
 /// Events kept (dockerd's number).
 const KEPT: usize = 256;
@@ -50,6 +52,54 @@ impl Events {
         attributes.insert("image".into(), record.spec.image.clone());
         attributes.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         self.tell("container", action, &record.id.0, attributes);
+    }
+
+    /// A container has got what it shares with others: its network (`connect`), its volumes (`mount`). As dockerd tells it.
+    pub(crate) fn joined(&self, record: &ContainerRecord, networks: &[NetworkInfo]) {
+        self.of_network(record, networks, "connect");
+        for mount in record.mounts.iter().filter(|m| m.kind == "volume") {
+            let attributes = [
+                ("container", record.id.0.clone()),
+                ("destination", mount.destination.clone()),
+                ("driver", mount.driver.clone()),
+                ("propagation", mount.propagation.clone()),
+                ("read/write", mount.rw.to_string()),
+            ];
+            self.tell("volume", "mount", &mount.name, owned(attributes));
+        }
+    }
+
+    /// A container has given back what [`Events::joined`] told.
+    pub(crate) fn left(&self, record: &ContainerRecord, networks: &[NetworkInfo]) {
+        self.of_network(record, networks, "disconnect");
+        for mount in record.mounts.iter().filter(|m| m.kind == "volume") {
+            let attributes = [("container", record.id.0.clone()), ("driver", mount.driver.clone())];
+            self.tell("volume", "unmount", &mount.name, owned(attributes));
+        }
+    }
+
+    fn of_network(&self, record: &ContainerRecord, networks: &[NetworkInfo], action: &str) {
+        let name = match &record.spec.network {
+            _ if record.spec.config.network_disabled => return,
+            NetworkMode::Bridge => "bridge",
+            NetworkMode::None => "none",
+            NetworkMode::Host => "host",
+            // The other's own, which tells for itself.
+            NetworkMode::Container(_) => return,
+            NetworkMode::Named(name) => name,
+        };
+        let Some(network) = networks.iter().find(|n| n.name == name) else { return };
+        let attributes = [
+            ("container", record.id.0.clone()),
+            ("name", network.name.clone()),
+            ("type", network.driver.clone()),
+        ];
+        self.tell("network", action, &network.id, owned(attributes));
+    }
+
+    /// A volume was made or has gone.
+    pub(crate) fn volume(&self, name: &str, action: &str) {
+        self.tell("volume", action, name, owned([("driver", "local".to_owned())]));
     }
 
     pub(crate) fn subscribe(
@@ -106,6 +156,10 @@ impl Events {
         });
         receiver
     }
+}
+
+fn owned<const N: usize>(attributes: [(&str, String); N]) -> BTreeMap<String, String> {
+    attributes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
 }
 
 fn matches(filters: &Filters, event: &Event) -> bool {

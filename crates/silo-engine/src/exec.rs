@@ -1,25 +1,22 @@
 //! Execs: further processes in a running container.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use silo_guest::ProcessConfig;
-use silo_sandbox::{Attach, ExecRequest, FailureKind, Sandbox, SandboxError};
+use silo_sandbox::{Attach, ExecRequest, ExecState, FailureKind, Sandbox, SandboxError, SandboxState};
 use tokio::sync::oneshot;
 
-use crate::container::{detach_keys, sandbox_error};
-use crate::engine::{Engine, Entry, blocking, lock, random_id};
-use crate::error::{EngineError, Result};
+use crate::container::detach_keys;
+use crate::engine::{Engine, Entry, blocking};
+use crate::error::{EngineError, Result, guest_error, sandbox_error};
+use crate::execs::already_run;
+use crate::ids::random_id;
 use crate::record::{ContainerId, ExecRecord, ExecSpec, Status};
 use crate::{bundle, placement};
 use std::sync::Arc;
-
-/// How long an ended exec can still be inspected.
-const KEPT: Duration = Duration::from_secs(300);
 
 /// How long an inspect waits for the news of an end that the shim already knows.
 const NEWS: Duration = Duration::from_secs(5);
@@ -41,103 +38,6 @@ async fn say(io: OwnedFd, framed: bool, text: &str) -> std::io::Result<()> {
     }
     stream.write_all(line.as_bytes()).await?;
     stream.shutdown().await
-}
-
-fn already_run(exec: &str) -> EngineError {
-    EngineError::conflict(format!("exec command {exec} has already run"))
-}
-
-/// All execs.
-#[derive(Debug, Default)]
-pub(crate) struct Execs {
-    list: Mutex<HashMap<String, Held>>,
-    ended: tokio::sync::Notify,
-}
-
-#[derive(Debug)]
-struct Held {
-    record: ExecRecord,
-    ended: Option<Instant>,
-    waiter: Option<oneshot::Sender<(u32, String)>>,
-}
-
-impl Execs {
-    fn enter(&self, record: ExecRecord) {
-        let mut list = lock(&self.list);
-        list.retain(|_, h| h.ended.is_none_or(|e| e.elapsed() < KEPT));
-        list.insert(record.id.clone(), Held { record, ended: None, waiter: None });
-    }
-
-    fn get(&self, id: &str) -> Result<ExecRecord> {
-        let list = lock(&self.list);
-        let found = match list.get(id) {
-            Some(held) => Some(held),
-            None if id.len() >= 12 => {
-                let mut found = list.iter().filter(|(k, _)| k.starts_with(id)).map(|(_, h)| h);
-                found.next().filter(|_| found.next().is_none())
-            }
-            None => None,
-        };
-        found
-            .map(|h| h.record.clone())
-            .ok_or_else(|| EngineError::not_found(format!("No such exec instance: {id}")))
-    }
-
-    /// Marks the exec as running, for the one caller that may run it.
-    fn claim(&self, id: &str) -> Result<()> {
-        match lock(&self.list).get_mut(id) {
-            Some(held) if held.record.is_new() => {
-                held.record.running = true;
-                Ok(())
-            }
-            _ => Err(already_run(id)),
-        }
-    }
-
-    fn change(&self, id: &str, change: impl FnOnce(&mut Held)) {
-        if let Some(held) = lock(&self.list).get_mut(id) {
-            change(held);
-        }
-    }
-
-    fn end(&self, id: &str, code: u32, output: String) -> Option<ExecRecord> {
-        let mut list = lock(&self.list);
-        let held = list.get_mut(id)?;
-        held.record.running = false;
-        held.record.exit_code = Some(code);
-        held.ended = Some(Instant::now());
-        self.ended.notify_waiters();
-        if let Some(waiter) = held.waiter.take() {
-            let _ = waiter.send((code, output));
-        }
-        Some(held.record.clone())
-    }
-
-    /// Everything that still ran in a container has ended with it.
-    pub(crate) fn container_ended(&self, container: &ContainerId, code: u32) {
-        let running: Vec<String> = lock(&self.list)
-            .values()
-            .filter(|h| h.record.container == *container && h.record.running)
-            .map(|h| h.record.id.clone())
-            .collect();
-        for id in running {
-            self.end(&id, if code == 0 { 137 } else { code }, String::new());
-        }
-    }
-
-    pub(crate) fn forget(&self, container: &ContainerId) {
-        lock(&self.list).retain(|_, h| h.record.container != *container);
-    }
-
-    fn of(&self, container: &ContainerId) -> Vec<String> {
-        let mut ids: Vec<String> = lock(&self.list)
-            .values()
-            .filter(|h| h.record.container == *container && h.record.exit_code.is_none())
-            .map(|h| h.record.id.clone())
-            .collect();
-        ids.sort();
-        ids
-    }
 }
 
 /// How long a container may take to write what it keeps in memory.
@@ -335,12 +235,15 @@ impl Engine {
         let composed = blocking(move || {
             let bundle = bundle::read_config(&dir)?;
             let root = PathBuf::from(format!("/proc/{pid}/root"));
-            placement::guest(os)?.process(&bundle, &root, &config).map_err(crate::container::guest_error)
+            placement::guest(os)?.process(&bundle, &root, &config).map_err(guest_error)
         })
         .await;
         let process =
             composed.inspect_err(|_| self.exec_ended(entry, &record.id, CANNOT_RUN, String::new()))?;
-        Ok(ExecRequest { exec: record.id.clone(), process, stdin: spec.attach_stdin, size, capture })
+        // What an inspect shows: the environment may hold secrets, and has no use after the start.
+        let shown = ExecSpec { env: Vec::new(), ..spec.clone() };
+        let note = serde_json::to_string(&shown).unwrap_or_default();
+        Ok(ExecRequest { exec: record.id.clone(), process, stdin: spec.attach_stdin, size, capture, note })
     }
 
     /// A shim tells that an exec has ended.
@@ -352,6 +255,33 @@ impl Engine {
                 "exec_die",
                 &[("execID", record.id), ("exitCode", code.to_string())],
             );
+        }
+    }
+
+    /// Takes over the execs of a container that is taken over; those that ended meanwhile are told.
+    pub(crate) fn restore_execs(&self, entry: &Arc<Entry>, state: &SandboxState) {
+        let known = state.known.clone().unwrap_or_else(|| {
+            let running = state.execs.iter();
+            running.map(|exec| ExecState { exec: exec.clone(), ..Default::default() }).collect()
+        });
+        for exec in known {
+            let code = exec.exit.as_ref().map(|e| e.code);
+            let spec = serde_json::from_str(&exec.note).unwrap_or_default();
+            self.inner.execs.restore(ExecRecord {
+                id: exec.exec.clone(),
+                container: entry.id.clone(),
+                spec,
+                running: true,
+                exit_code: None,
+                pid: exec.pid,
+            });
+            match code {
+                Some(code) if exec.told => {
+                    self.inner.execs.end(&exec.exec, code, String::new());
+                }
+                Some(code) => self.exec_ended(entry, &exec.exec, code, String::new()),
+                None => {}
+            }
         }
     }
 
@@ -383,7 +313,14 @@ impl Engine {
         self.inner.execs.enter(record);
         let (sender, receiver) = oneshot::channel();
         self.inner.execs.change(&exec, |h| h.waiter = Some(sender));
-        let request = ExecRequest { exec: exec.clone(), process, stdin: false, size: (0, 0), capture: 4096 };
+        let request = ExecRequest {
+            exec: exec.clone(),
+            process,
+            stdin: false,
+            size: (0, 0),
+            capture: 4096,
+            note: String::new(),
+        };
         if let Err(e) = sandbox.exec(request).await {
             self.inner.execs.end(&exec, CANNOT_RUN, String::new());
             // A container that ends meanwhile writes all by itself.

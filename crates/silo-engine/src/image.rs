@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
-use silo_image::{ContainerConfig, ImageError, ImportOptions, Removed};
+use silo_image::{ContainerConfig, ImageError, ImportOptions, Platform, Removed};
 
 use crate::ByteStream;
-use crate::container::stream;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
 use crate::spec::{Config, Healthcheck};
+use crate::stream::stream;
 
 /// The store's errors in the engine's classes.
 pub(crate) fn error(error: ImageError) -> EngineError {
@@ -80,13 +80,18 @@ impl Engine {
     }
 
     /// Loads images from a docker-archive or OCI layout; the stream is Docker's JSON progress lines.
-    pub fn image_load(&self, tar: Box<dyn Read + Send>, quiet: bool) -> ByteStream {
+    pub fn image_load(
+        &self,
+        tar: Box<dyn Read + Send>,
+        platform: Option<Platform>,
+        quiet: bool,
+    ) -> ByteStream {
         let engine = self.clone();
         stream(move |to| {
             let line = |to: &mut dyn Write, value: serde_json::Value| {
                 writeln!(to, "{value}").and_then(|()| to.flush())
             };
-            let result = engine.inner.images.load(tar, &mut |progress| {
+            let result = engine.inner.images.load(tar, platform.as_ref(), &mut |progress| {
                 if !quiet {
                     let _ = line(
                         to,

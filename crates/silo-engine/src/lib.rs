@@ -10,8 +10,11 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod execs;
 mod filters;
+mod ids;
 mod image;
+mod lock;
 mod placement;
 mod ports;
 mod record;
@@ -19,9 +22,11 @@ mod recover;
 mod registry;
 mod signal;
 mod spec;
+mod stream;
 mod system;
 pub mod time;
 mod volume;
+mod volumes;
 
 pub use container::{
     AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update,

@@ -198,7 +198,8 @@ impl ExecRecord {
 }
 
 /// `exec` as asked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ExecSpec {
     /// Program and arguments.
     pub cmd: Vec<String>,

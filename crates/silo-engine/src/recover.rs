@@ -10,12 +10,14 @@ use silo_network::{Network, NetworkConfig};
 use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
 use crate::db::{Db, Table};
-use crate::engine::{Engine, EngineConfig, Entry, blocking, lock, random_id};
+use crate::engine::{Engine, EngineConfig, Entry, blocking};
 use crate::error::{EngineError, Result};
+use crate::ids::random_id;
 use crate::image;
+use crate::lock::lock;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
-use crate::volume::Volumes;
+use crate::volumes::Volumes;
 
 /// Pause between two questions to a shim that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -163,6 +165,7 @@ impl Engine {
         if frozen_by_us && let Err(e) = sandbox.freeze(false).await {
             tracing::warn!("container {}: thawing it: {e}", entry.id);
         }
+        self.restore_execs(entry, &state);
         *lock(&entry.sandbox) = Some(sandbox);
         self.note(entry, |r| {
             r.state.status = if state.paused && !frozen_by_us { Status::Paused } else { Status::Running };
@@ -208,6 +211,7 @@ impl Engine {
             r.published.clear();
         });
         let record = entry.record();
+        self.inner.events.left(&record, &self.inner.network.infos());
         self.inner.events.container(&record, "die", &[("exitCode", exit.code.to_string())]);
         let restart = match record.spec.restart {
             RestartPolicy::No => false,

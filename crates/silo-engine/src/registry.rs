@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::ByteStream;
-use crate::container::{guest_error, stream};
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Kind, Result};
+use crate::error::{EngineError, Kind, Result, guest_error};
+use crate::stream::stream;
 use crate::{image, placement};
 
 impl Engine {

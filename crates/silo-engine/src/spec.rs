@@ -183,6 +183,9 @@ pub enum MountSource {
     Tmpfs {
         /// `size=…`, `mode=…`.
         options: Vec<String>,
+        /// Asked for by `--mount`, not `--tmpfs`: `inspect` has it among the mounts.
+        #[serde(default)]
+        by_mount: bool,
     },
 }
 

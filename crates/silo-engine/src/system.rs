@@ -29,6 +29,8 @@ pub struct Info {
     pub backing_filesystem: String,
     /// 1 or 2.
     pub cgroup_version: u8,
+    /// Which limits of memory this host can keep.
+    pub accounting: silo_sandbox::Accounting,
     /// `uname -r`.
     pub kernel: String,
     /// Pretty name of the host's distribution.
@@ -98,6 +100,7 @@ impl Engine {
             driver: "overlay2",
             backing_filesystem: filesystem_of(&self.inner.config.root),
             cgroup_version: silo_sandbox::cgroup_version(),
+            accounting: silo_sandbox::accounting(),
             kernel: uname.release().to_string_lossy().into_owned(),
             operating_system: os_release("PRETTY_NAME"),
             os_version: os_release("VERSION_ID"),

@@ -1,113 +1,14 @@
-//! Volumes of the local driver: a directory each, below `<root>/volumes`.
+//! Verbs of volumes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
 
-use jiff::Timestamp;
-
-use crate::db::{Db, Table};
-use crate::engine::{Engine, blocking, lock, random_id};
+use crate::db::Table;
+use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
 use crate::record::VolumeRecord;
-
-/// The volumes that exist.
-#[derive(Debug)]
-pub(crate) struct Volumes {
-    root: PathBuf,
-    list: Mutex<HashMap<String, VolumeRecord>>,
-}
-
-fn valid_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.len() > 1
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-}
-
-fn io(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {
-    let text = format!("{doing} {}", path.display());
-    move |e| EngineError::internal(format!("{text}: {e}"))
-}
-
-impl Volumes {
-    pub(crate) fn open(root: &Path, db: &Db) -> Result<Self> {
-        let root = root.join("volumes");
-        std::fs::create_dir_all(&root).map_err(io("making", &root))?;
-        let list: Vec<VolumeRecord> = db.all(Table::Volumes)?;
-        let list: HashMap<String, VolumeRecord> = list.into_iter().map(|v| (v.name.clone(), v)).collect();
-        // A directory without a row is what a crash left between the two.
-        let known = db.keys(Table::Volumes)?;
-        for entry in std::fs::read_dir(&root).map_err(io("reading", &root))?.flatten() {
-            if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
-        Ok(Self { root, list: Mutex::new(list) })
-    }
-
-    /// The volume of that name, made if it does not exist; an empty name makes an anonymous one.
-    pub(crate) fn ensure(
-        &self,
-        db: &Db,
-        name: &str,
-        labels: BTreeMap<String, String>,
-        options: BTreeMap<String, String>,
-    ) -> Result<(VolumeRecord, bool)> {
-        let mut list = lock(&self.list);
-        if let Some(found) = list.get(name) {
-            return Ok((found.clone(), false));
-        }
-        let anonymous = name.is_empty();
-        let name = if anonymous { random_id() } else { name.to_owned() };
-        if !valid_name(&name) {
-            return Err(EngineError::invalid(format!(
-                "create {name}: {name:?} includes invalid characters for a local volume name, only \
-                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-            )));
-        }
-        if let Some(option) = options.keys().next() {
-            return Err(EngineError::invalid(format!(
-                "create {name}: volume option {option:?} is not supported"
-            )));
-        }
-        let data = self.root.join(&name).join("_data");
-        std::fs::create_dir_all(&data).map_err(io("making", &data))?;
-        let record = VolumeRecord {
-            name: name.clone(),
-            created: Timestamp::now(),
-            labels,
-            options,
-            mountpoint: data.display().to_string(),
-            anonymous,
-        };
-        db.put_durably(Table::Volumes, &name, &record)?;
-        list.insert(name, record.clone());
-        Ok((record, true))
-    }
-
-    fn remove(&self, db: &Db, name: &str) -> Result<()> {
-        let mut list = lock(&self.list);
-        if list.remove(name).is_none() {
-            return Err(no_such(name));
-        }
-        db.delete(Table::Volumes, name)?;
-        drop(list);
-        let dir = self.root.join(name);
-        std::fs::remove_dir_all(&dir).map_err(io("removing", &dir))
-    }
-
-    fn all(&self) -> Vec<VolumeRecord> {
-        let mut all: Vec<_> = lock(&self.list).values().cloned().collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
-    }
-}
-
-fn no_such(name: &str) -> EngineError {
-    EngineError::not_found(format!("get {name}: no such volume"))
-}
+use crate::volumes::no_such;
 
 impl Engine {
     /// Makes a volume, or returns the one that has the name.
@@ -117,17 +18,38 @@ impl Engine {
         labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
     ) -> Result<VolumeRecord> {
+        if let Some(option) = options.keys().next().filter(|_| name.as_ref().is_none_or(String::is_empty)) {
+            return Err(EngineError::invalid(format!("create: volume option {option:?} is not supported")));
+        }
         let engine = self.clone();
-        blocking(move || {
-            let name = name.unwrap_or_default();
-            let (record, new) = engine.inner.volumes.ensure(&engine.inner.db, &name, labels, options)?;
-            if new {
-                let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-                engine.inner.events.tell("volume", "create", &record.name, attributes);
+        blocking(move || match name.filter(|n| !n.is_empty()) {
+            Some(name) => engine.named_volume(&name, labels, options),
+            None => {
+                let record = engine.inner.volumes.make_anonymous(labels)?;
+                engine
+                    .inner
+                    .db
+                    .put_durably(Table::Volumes, &record.name, &record)
+                    .inspect_err(|_| engine.inner.volumes.unmake([record.name.as_str()]))?;
+                engine.inner.events.volume(&record.name, "create");
+                Ok(record)
             }
-            Ok(record)
         })
         .await
+    }
+
+    /// The volume of that name, made if it does not exist.
+    pub(crate) fn named_volume(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<VolumeRecord> {
+        let (record, new) = self.inner.volumes.ensure(&self.inner.db, name, labels, options)?;
+        if new {
+            self.inner.events.volume(&record.name, "create");
+        }
+        Ok(record)
     }
 
     /// Volumes by name; filters `name`, `label`, `dangling`, `driver`.
@@ -151,7 +73,7 @@ impl Engine {
 
     /// One volume.
     pub fn volume(&self, name: &str) -> Result<VolumeRecord> {
-        lock(&self.inner.volumes.list).get(name).cloned().ok_or_else(|| no_such(name))
+        self.inner.volumes.get(name).ok_or_else(|| no_such(name))
     }
 
     /// Volume name → containers that have it.
@@ -181,8 +103,7 @@ impl Engine {
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
             engine.inner.volumes.remove(&engine.inner.db, &name)?;
-            let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
-            engine.inner.events.tell("volume", "destroy", &name, attributes);
+            engine.inner.events.volume(&name, "destroy");
             Ok(())
         })
         .await
@@ -208,19 +129,5 @@ impl Engine {
             removed.push(volume.name);
         }
         Ok((removed, bytes))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for (name, valid) in
-            [("data", true), ("a.b-c_d", true), ("a", false), ("../x", false), ("-x", false), ("a/b", false)]
-        {
-            assert_eq!(valid_name(name), valid, "{name}");
-        }
     }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result, io};
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::ImageStore;
 
@@ -274,10 +275,11 @@ fn small(path: &Path) -> Result<Vec<u8>> {
 }
 
 impl ImageStore {
-    /// Loads all images of an archive. Nothing is named before everything of it is there.
+    /// Loads all images of an archive, or those for one platform. Nothing is named before everything of it is there.
     pub fn load(
         &self,
         archive: Box<dyn Read + Send>,
+        platform: Option<&Platform>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<LoadedImage>> {
         let mut plain = silo_layer::decompress(archive).map_err(io("reading the image archive"))?;
@@ -289,6 +291,9 @@ impl ImageStore {
             let raw = small(&plan.config)?;
             let config: ImageConfig = serde_json::from_slice(&raw)
                 .map_err(|e| ImageError::Invalid(format!("an image config in the archive: {e}")))?;
+            if platform.is_some_and(|p| !p.matches(&config)) {
+                continue;
+            }
             let diffs = &config.rootfs.diff_ids;
             if diffs.len() != plan.layers.len() {
                 return Err(ImageError::Invalid(format!(
@@ -320,7 +325,10 @@ impl ImageStore {
             });
         }
         if loaded.is_empty() {
-            return Err(ImageError::Invalid("the archive holds no image for this machine".to_owned()));
+            return Err(ImageError::Invalid(match platform {
+                Some(platform) => format!("the archive holds no image for the platform {platform}"),
+                None => "the archive holds no image for this machine".to_owned(),
+            }));
         }
         Ok(loaded)
     }

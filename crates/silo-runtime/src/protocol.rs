@@ -50,6 +50,9 @@ pub enum Call {
         size: (u16, u16),
         /// Collect up to this many bytes of output for the exit event (health probes); 0: none.
         capture: u32,
+        /// What the asker wants to find again in [`SandboxState::known`].
+        #[serde(default)]
+        note: String,
     },
     /// Send a signal to the first process of the container or of an exec. → [`Answer::Done`].
     Signal {
@@ -211,6 +214,25 @@ pub struct SandboxState {
     pub paused: bool,
     /// Execs that run.
     pub execs: Vec<String>,
+    /// Execs that run, and those that have ended not long ago, for a daemon that was not there; without those that
+    /// collect their output for their asker. `None`: a shim that does not tell.
+    #[serde(default)]
+    pub known: Option<Vec<ExecState>>,
+}
+
+/// What a shim says of an exec.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExecState {
+    /// Its name.
+    pub exec: String,
+    /// Host pid.
+    pub pid: i32,
+    /// It ended.
+    pub exit: Option<Exit>,
+    /// Somebody was there to hear of the end.
+    pub told: bool,
+    /// As given with [`Call::Exec`]; empty when there are too many to tell.
+    pub note: String,
 }
 
 /// Resource usage of a sandbox at one moment; zero where this host does not account for it.

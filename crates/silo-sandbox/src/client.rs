@@ -64,6 +64,8 @@ pub struct ExecRequest {
     pub size: (u16, u16),
     /// Bytes of output to collect for the exit event.
     pub capture: u32,
+    /// What a later daemon finds in [`SandboxState::known`].
+    pub note: String,
 }
 
 fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> SandboxError {
@@ -199,8 +201,9 @@ impl Sandbox {
 
     /// Runs a further process; returns its host pid.
     pub async fn exec(&self, request: ExecRequest) -> Result<i32> {
-        let ExecRequest { exec, process, stdin, size, capture } = request;
-        let call = Call::Exec { exec, process: Box::new(process), stdin, stdin_once: true, size, capture };
+        let ExecRequest { exec, process, stdin, size, capture, note } = request;
+        let process = Box::new(process);
+        let call = Call::Exec { exec, process, stdin, stdin_once: true, size, capture, note };
         self.started(call, None).await
     }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use silo_runtime::protocol::{Attach, Event, Exit, Failure, FailureKind, SandboxState, Stats, VERSION};
+pub use silo_runtime::protocol::{
+    Attach, Event, ExecState, Exit, Failure, FailureKind, SandboxState, Stats, VERSION,
+};
 
 /// Where a container runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,6 +8,8 @@ pub mod shim;
 
 pub use client::{Events, ExecRequest, Sandbox, clean_up_after, recorded_exit};
 pub use contract::*;
+/// Which limits of memory this host can keep.
+pub use silo_runtime::cgroup::{Accounting, accounting};
 /// For programs that live long and rest between bursts of work.
 pub use silo_sys::process::give_memory_back;
 

@@ -44,7 +44,6 @@ pub(crate) fn mounts(record: &ContainerRecord) -> Value {
     record
         .mounts
         .iter()
-        .filter(|m| m.kind != "tmpfs")
         .map(|m| {
             let mut out = json!({"Type": m.kind, "Source": m.source, "Destination": m.destination, "Mode": m.mode,
                                  "RW": m.rw, "Propagation": m.propagation});

@@ -9,6 +9,7 @@ pub(crate) mod list;
 pub(crate) mod stats;
 pub(crate) mod streams;
 pub(crate) mod update;
+pub(crate) mod websocket;
 
 use crate::error::{Answer, ApiError};
 use crate::params::Params;

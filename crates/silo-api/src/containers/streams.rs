@@ -24,6 +24,7 @@ pub(crate) async fn attach(
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
+        raw: false,
         detach_keys: query.get("detachKeys").unwrap_or_default().to_owned(),
     };
     let tty = engine.attach_check(&id, &options)?;
@@ -64,6 +65,7 @@ pub(crate) async fn logs(
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         timestamps: query.flag("timestamps"),
+        raw: false,
         since: time("since")?,
         until: time("until")?,
         tail: tail.and_then(|t| u64::try_from(t).ok()),

@@ -6,21 +6,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use tokio::sync::mpsc;
 
 use crate::ByteStream;
 use crate::engine::{Engine, Entry, blocking};
-use crate::error::{EngineError, Kind, Result};
+use crate::error::{EngineError, Kind, Result, guest_error};
 use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkMode;
+use crate::stream::stream;
 use crate::{image, placement};
 
-use super::start::{Joined, guest_error};
+use super::start::Joined;
 
-/// Size of the pieces of a stream.
+/// Size of the pieces of a tree on its way into the container.
 const PIECE: usize = 128 << 10;
 
 /// A file as `docker cp` is told of it.
@@ -64,45 +63,6 @@ fn go_mode(mode: u32) -> u32 {
     };
     let special = (mode >> 11 & 1) << 23 | (mode >> 10 & 1) << 22 | (mode >> 9 & 1) << 20;
     kind | special | mode & 0o777
-}
-
-/// Writes a tar into a channel as it is made.
-struct ToChannel {
-    to: mpsc::Sender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
-}
-
-impl Write for ToChannel {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        self.to
-            .blocking_send(Ok(piece))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
-    }
-}
-
-/// A stream that `work` writes in a thread of its own.
-pub(crate) fn stream(work: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> ByteStream {
-    let (to, receiver) = mpsc::channel(8);
-    tokio::task::spawn_blocking(move || {
-        let mut writer = ToChannel { to: to.clone(), buffer: Vec::new() };
-        let result = work(&mut writer).and_then(|()| writer.flush());
-        if let Err(e) = result {
-            let _ = to.blocking_send(Err(e));
-        }
-    });
-    receiver
 }
 
 /// What is done inside of a container's file tree.

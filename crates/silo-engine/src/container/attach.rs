@@ -5,11 +5,10 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use silo_sandbox::Attach;
 
-use crate::engine::{Engine, lock};
-use crate::error::{EngineError, Result};
+use crate::engine::Engine;
+use crate::error::{EngineError, Result, sandbox_error};
+use crate::lock::lock;
 use crate::record::Status;
-
-use super::lifecycle::sandbox_error;
 
 /// Keys that detach when the client names none: Ctrl-P Ctrl-Q.
 const DEFAULT_KEYS: &[u8] = &[16, 17];
@@ -30,6 +29,8 @@ pub struct AttachOptions {
     pub stdout: bool,
     /// See errors.
     pub stderr: bool,
+    /// Output without frames although there is no terminal.
+    pub raw: bool,
     /// As `ctrl-p,ctrl-q`; empty: that.
     pub detach_keys: String,
 }
@@ -99,7 +100,7 @@ impl Engine {
             stdin: options.stdin && record.spec.config.open_stdin && options.stream,
             stdout: options.stdout && options.stream,
             stderr: options.stderr && options.stream,
-            framed: !record.spec.config.tty,
+            framed: !record.spec.config.tty && !options.raw,
             detach_keys: if record.spec.config.tty { detach_keys(&options.detach_keys)? } else { Vec::new() },
             read_ahead: read_ahead.to_vec(),
             preamble: Vec::new(),
@@ -147,8 +148,12 @@ impl Engine {
         let stream = std::os::unix::net::UnixStream::from(io);
         stream.set_nonblocking(true).map_err(failed)?;
         let mut stream = tokio::net::UnixStream::from_std(stream).map_err(failed)?;
-        let wanted =
-            super::LogOptions { stdout: options.stdout, stderr: options.stderr, ..Default::default() };
+        let wanted = super::logs::LogOptions {
+            stdout: options.stdout,
+            stderr: options.stderr,
+            raw: options.raw,
+            ..Default::default()
+        };
         let mut log = self.logs(name, wanted).await?;
         while let Some(piece) = log.bytes.recv().await {
             let piece = piece.map_err(|e| EngineError::internal(format!("reading the log: {e}")))?;

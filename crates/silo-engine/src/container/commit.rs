@@ -46,7 +46,7 @@ impl Engine {
                     Ok(()) => true,
                     // A container that ends meanwhile needs no pause.
                     Err(_) if sandbox.state().await.map_or(true, |s| s.exit.is_some()) => false,
-                    Err(e) => return Err(super::lifecycle::sandbox_error(e)),
+                    Err(e) => return Err(crate::error::sandbox_error(e)),
                 },
                 Err(_) => false,
             };

@@ -7,9 +7,10 @@ use silo_guest::{Guest, Namespaces, Os, Wish};
 use silo_image::ImageConfig;
 
 use crate::db::Table;
-use crate::engine::{Engine, blocking, random_id};
+use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Kind, Result};
-use crate::record::{ContainerId, ContainerRecord, MountPoint, State};
+use crate::ids::random_id;
+use crate::record::{ContainerId, ContainerRecord, MountPoint, State, VolumeRecord};
 use crate::spec::{Config, ContainerSpec, MountSource, MountSpec, NetworkMode};
 use crate::{image, placement, signal};
 
@@ -65,7 +66,8 @@ impl Engine {
                 security: &spec.security,
                 namespaces: &asked_namespaces(&spec),
             })
-            .map_err(super::start::guest_error)?;
+            .map_err(crate::error::guest_error)?;
+        let warnings = super::warnings::discard(&mut spec.limits, &silo_sandbox::accounting());
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {
             spec.config.hostname = self.default_hostname(&id, &spec.network);
@@ -92,22 +94,29 @@ impl Engine {
             spec,
         };
         let entry = self.enter(&mut record)?;
-        let made = self.make(&mut record, guest, &dir);
-        if let Err(e) = made {
+        let mut volumes = Vec::new();
+        let made = self.make(&mut record, guest, &dir, &mut volumes);
+        if let Err(e) = made.and_then(|()| self.store(&entry, &record, &volumes)) {
+            self.inner.volumes.unmake(volumes.iter().map(|v| v.name.as_str()));
             self.leave(&entry);
             let _ = std::fs::remove_dir_all(&dir);
             return Err(e);
         }
-        self.store(&entry, &record).inspect_err(|_| {
-            self.leave(&entry);
-            let _ = std::fs::remove_dir_all(&dir);
-        })?;
+        for volume in &volumes {
+            self.inner.events.volume(&volume.name, "create");
+        }
         self.inner.events.container(&record, "create", &[]);
-        Ok((id, Vec::new()))
+        Ok((id, warnings))
     }
 
-    fn make(&self, record: &mut ContainerRecord, guest: &dyn Guest, dir: &Path) -> Result<()> {
-        record.mounts = self.mount_points(record, guest)?;
+    fn make(
+        &self,
+        record: &mut ContainerRecord,
+        guest: &dyn Guest,
+        dir: &Path,
+        volumes: &mut Vec<VolumeRecord>,
+    ) -> Result<()> {
+        record.mounts = self.mount_points(&mut record.spec, guest, volumes)?;
         let top = dir.join("top");
         std::fs::create_dir_all(&top)
             .map_err(|e| EngineError::internal(format!("making {}: {e}", top.display())))
@@ -144,9 +153,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Checks targets and sources, makes volumes and missing bind sources.
-    fn mount_points(&self, record: &mut ContainerRecord, guest: &dyn Guest) -> Result<Vec<MountPoint>> {
-        let spec = &mut record.spec;
+    /// Checks targets and sources, makes volumes and missing bind sources. `made`: the anonymous volumes, whose rows are
+    /// still to be written.
+    fn mount_points(
+        &self,
+        spec: &mut ContainerSpec,
+        guest: &dyn Guest,
+        made: &mut Vec<VolumeRecord>,
+    ) -> Result<Vec<MountPoint>> {
         for target in spec.config.volumes.clone() {
             if !spec.mounts.iter().any(|m| m.target == target) {
                 spec.mounts.push(MountSpec {
@@ -165,6 +179,8 @@ impl Engine {
             }
         }
         let mut points: Vec<MountPoint> = Vec::new();
+        // `--tmpfs`, which dockerd does not show.
+        let mut hidden: Vec<String> = Vec::new();
         for mount in &mut spec.mounts {
             if !guest.is_absolute(&mount.target) {
                 return Err(EngineError::invalid(format!(
@@ -173,7 +189,7 @@ impl Engine {
                     mount.target
                 )));
             }
-            if points.iter().any(|p| p.destination == mount.target) {
+            if hidden.contains(&mount.target) || points.iter().any(|p| p.destination == mount.target) {
                 return Err(EngineError::invalid(format!("Duplicate mount point: {}", mount.target)));
             }
             let (name, source, anonymous) = match &mut mount.kind {
@@ -200,17 +216,22 @@ impl Engine {
                 }
                 MountSource::Volume { name, labels, .. } => {
                     let anonymous = name.is_empty();
-                    let (volume, _) = self.inner.volumes.ensure(
-                        &self.inner.db,
-                        name,
-                        labels.clone(),
-                        Default::default(),
-                    )?;
+                    let volume = if anonymous {
+                        let volume = self.inner.volumes.make_anonymous(labels.clone())?;
+                        made.push(volume.clone());
+                        volume
+                    } else {
+                        self.named_volume(name, labels.clone(), Default::default())?
+                    };
                     name.clone_from(&volume.name);
                     (volume.name, volume.mountpoint, anonymous)
                 }
                 MountSource::Tmpfs { .. } => (String::new(), String::new(), false),
             };
+            if matches!(mount.kind, MountSource::Tmpfs { by_mount: false, .. }) {
+                hidden.push(mount.target.clone());
+                continue;
+            }
             points.push(MountPoint {
                 kind: kind_name(&mount.kind).to_owned(),
                 driver: if name.is_empty() { String::new() } else { "local".to_owned() },

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use silo_sandbox::{Event, Events, Exit};
 
-use crate::engine::{Engine, Entry, blocking, lock};
+use crate::engine::{Engine, Entry, blocking};
+use crate::lock::lock;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
 
@@ -110,6 +111,7 @@ impl Engine {
         if exit.oom_killed {
             self.inner.events.container(&record, "oom", &[]);
         }
+        self.inner.events.left(&record, &self.inner.network.infos());
         let lasted = record.state.started_at.map_or(0, |s| finished.duration_since(s).as_secs().max(0));
         self.inner.events.container(
             &record,

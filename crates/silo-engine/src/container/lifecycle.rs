@@ -7,7 +7,7 @@ use std::time::Duration;
 use silo_sandbox::{FailureKind, SandboxError};
 
 use crate::engine::{Engine, Entry};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, sandbox_error};
 use crate::record::Status;
 use crate::signal;
 
@@ -15,20 +15,6 @@ use crate::signal;
 const STOP_TIMEOUT: i64 = 10;
 /// How long the kernel may take for a SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
-
-/// A sandbox's refusal, in the engine's classes.
-pub(crate) fn sandbox_error(error: SandboxError) -> EngineError {
-    match &error {
-        SandboxError::Failed(f) => match f.kind {
-            FailureKind::WrongState => EngineError::conflict(error.to_string()),
-            FailureKind::Invalid | FailureKind::ProgramNotFound | FailureKind::ProgramNotExecutable => {
-                EngineError::invalid(error.to_string())
-            }
-            FailureKind::Other => EngineError::internal(error.to_string()),
-        },
-        _ => EngineError::internal(error.to_string()),
-    }
-}
 
 impl Engine {
     /// Stops a container: its signal, then SIGKILL. Not running: `NotModified`.

@@ -1,5 +1,7 @@
 //! `ps` and `inspect`.
 
+use regex_lite::Regex;
+
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
@@ -56,6 +58,8 @@ impl Engine {
         let moment = |name: &str| -> Result<Option<jiff::Timestamp>> {
             filters.get(name).first().map(|c| Ok(self.container(c)?.created)).transpose()
         };
+        let names = name_patterns(filters.get("name"))?;
+        let links = if names.is_empty() { Default::default() } else { self.link_names() };
         let (before, since) = (moment("before")?, moment("since")?);
         let ancestors = self.ancestors(filters)?;
         let only_running = !all && limit == 0 && !filters.has("status") && !filters.has("exited");
@@ -70,6 +74,7 @@ impl Engine {
                         && !r.state.status.is_running()
                         && exited.contains(&r.state.exit_code)))
                 && (ancestors.is_empty() || ancestors.contains(&r.image_id))
+                && (names.is_empty() || named(r, links.get(&r.id.0), &names))
                 && passes(r, filters)
         });
         if limit > 0 {
@@ -151,7 +156,6 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
     let published: Vec<String> =
         r.spec.ports.iter().map(|p| format!("{}/{}", p.container_port, p.protocol)).collect();
     any("id", &|w| r.id.0.starts_with(w))
-        && any("name", &|w| name_matches(&r.name, w))
         && any("status", &|w| w == r.state.status.as_str())
         && any("health", &|w| w == health)
         && any("isolation", &|w| w == r.isolation.as_str() || w == "default")
@@ -165,17 +169,22 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
         && filters.labels("label", &r.spec.config.labels)
 }
 
-/// dockerd takes names as regular expressions; the usual ones (`^web$`, a part of the name) are understood.
-fn name_matches(name: &str, wanted: &str) -> bool {
-    let plain = wanted.strip_prefix('^');
-    let (anchored, rest) = (plain.is_some(), plain.unwrap_or(wanted));
-    let rest = rest.strip_prefix('/').unwrap_or(rest);
-    match (anchored, rest.strip_suffix('$')) {
-        (true, Some(whole)) => name == whole,
-        (true, None) => name.starts_with(rest),
-        (false, Some(end)) => name.ends_with(end),
-        (false, None) => name.contains(rest),
-    }
+/// `--filter name=`: regular expressions, which match anywhere in a name unless anchored.
+fn name_patterns(wanted: &[String]) -> Result<Vec<Regex>> {
+    let compiled = wanted.iter().map(|w| {
+        Regex::new(w).map_err(|e| {
+            EngineError::invalid(format!("invalid filter 'name={w}': error parsing regexp: {e}: `{w}`"))
+        })
+    });
+    compiled.collect()
+}
+
+/// Whether a name of the container passes, with or without its leading slash; `linked`: those by others' links to it.
+fn named(r: &ContainerRecord, linked: Option<&Vec<String>>, patterns: &[Regex]) -> bool {
+    std::iter::once(&r.name).chain(linked.into_iter().flatten()).any(|name| {
+        let whole = format!("/{name}");
+        patterns.iter().any(|p| p.is_match(name) || p.is_match(&whole))
+    })
 }
 
 #[cfg(test)]
@@ -183,11 +192,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_patterns() {
-        for (wanted, yes) in
-            [("web", true), ("^web$", false), ("^/web-1$", true), ("1$", true), ("^eb", false)]
-        {
-            assert_eq!(name_matches("web-1", wanted), yes, "{wanted}");
-        }
+    fn invalid_name_patterns_are_named() {
+        assert!(name_patterns(&["^/web-\\d+$".into(), "a|b".into(), "x.*y".into()]).is_ok());
+        let error = name_patterns(&["web(".into()]).unwrap_err();
+        assert!(error.message.starts_with("invalid filter 'name=web(': error parsing regexp: "), "{error}");
     }
 }

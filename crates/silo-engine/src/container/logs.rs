@@ -33,6 +33,8 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     /// Not after.
     pub until: Option<Timestamp>,
+    /// Without frames although there is no terminal.
+    pub raw: bool,
     /// The last so many lines.
     pub tail: Option<u64>,
 }
@@ -65,7 +67,7 @@ impl Engine {
         let kept = record.spec.log.max_files.max(1);
         let (to, bytes) = mpsc::channel(8);
         tokio::spawn(async move {
-            let reading = Reader { options, framed: !tty, out: Vec::new(), to: to.clone() };
+            let reading = Reader { framed: !tty && !options.raw, options, out: Vec::new(), to: to.clone() };
             if let Err(e) = read_all(reading, path, kept, &entry).await {
                 let _ = to.send(Err(e)).await;
             }

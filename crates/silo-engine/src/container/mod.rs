@@ -16,6 +16,7 @@ mod start;
 mod stats;
 mod update;
 mod wait;
+mod warnings;
 
 pub use archive::{Change, PathStat};
 pub use attach::AttachOptions;
@@ -24,8 +25,5 @@ pub use logs::{LogOptions, LogStream};
 pub use update::{LimitsUpdate, Update};
 pub use wait::{WaitCondition, WaitOutcome};
 
-pub(crate) use archive::stream;
 pub(crate) use attach::detach_keys;
 pub(crate) use health::watch_health;
-pub(crate) use lifecycle::sandbox_error;
-pub(crate) use start::guest_error;

@@ -6,7 +6,7 @@ use crate::db::Table;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
-use crate::record::Status;
+use crate::record::{ContainerRecord, Status};
 
 impl Engine {
     /// Removes a container; a running one only by `force`. `volumes`: its anonymous volumes go too.
@@ -71,6 +71,8 @@ impl Engine {
         let dir = self.dir(&entry.id);
         let engine = self.clone();
         let id = entry.id.clone();
+        let own = if volumes { self.only_of(&record) } else { Vec::new() };
+        let rows = own.clone();
         let result = blocking(move || {
             match std::fs::remove_dir_all(&dir) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -78,7 +80,11 @@ impl Engine {
                 }
                 _ => {}
             }
-            engine.inner.db.delete(Table::Containers, &id.0)
+            // All or none: a daemon that is killed here leaves no volume that nobody knows of.
+            engine.inner.db.together(|write| {
+                rows.iter().try_for_each(|name| write.delete(Table::Volumes, name))?;
+                write.delete(Table::Containers, &id.0)
+            })
         })
         .await;
         if let Err(e) = result {
@@ -92,13 +98,21 @@ impl Engine {
         self.leave(entry);
         self.inner.events.container(&record, "destroy", &[]);
         entry.changed.send_modify(|p| p.removed = true);
-        if volumes {
-            for mount in record.mounts.iter().filter(|m| m.anonymous) {
-                // In use by another container: stays.
-                let _ = self.volume_remove(&mount.name, true).await;
-            }
-        }
-        Ok(())
+        let engine = self.clone();
+        blocking(move || {
+            engine.inner.volumes.unmake(own.iter().map(String::as_str));
+            own.iter().for_each(|name| engine.inner.events.volume(name, "destroy"));
+            Ok(())
+        })
+        .await
+    }
+
+    /// A container's anonymous volumes that no other has.
+    fn only_of(&self, record: &ContainerRecord) -> Vec<String> {
+        let used = self.volumes_in_use();
+        let alone = |name: &str| used.get(name).is_none_or(|users| users.iter().all(|u| *u == record.id.0));
+        let own = record.mounts.iter().filter(|m| m.anonymous && alone(&m.name));
+        own.filter(|m| self.volume(&m.name).is_ok()).map(|m| m.name.clone()).collect()
     }
 
     /// Removes all stopped containers that pass the filters; returns their IDs and the bytes they had.

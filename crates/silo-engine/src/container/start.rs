@@ -8,8 +8,9 @@ use silo_guest::{BundleRequest, MountKind, MountRequest, Namespaces, ProcessConf
 use silo_network::AdapterRecord;
 use silo_sandbox::{FailureKind, LogFile, Sandbox, SandboxError, ShimConfig};
 
-use crate::engine::{Engine, Entry, blocking, lock, log_path};
-use crate::error::{EngineError, Result};
+use crate::engine::{Engine, Entry, blocking, log_path};
+use crate::error::{EngineError, Result, guest_error};
+use crate::lock::lock;
 use crate::record::{ContainerRecord, Health, Status};
 use crate::spec::{MountSource, NetworkMode};
 use crate::{bundle, image, placement};
@@ -138,9 +139,11 @@ impl Engine {
         let mut attaching = entry.attaching.subscribe();
         let _ = tokio::time::timeout(ATTACH_LIMIT, attaching.wait_for(|count| *count == 0)).await;
         self.attach_early(entry, &sandbox).await;
+        self.inner.events.joined(&record, &self.inner.network.infos());
         let pid = match sandbox.start(joined.namespace).await {
             Ok(pid) => pid,
             Err(e) => {
+                self.inner.events.left(&record, &self.inner.network.infos());
                 self.unpublish(&record.id).await;
                 undo(self);
                 return Err(start_error(e));
@@ -378,7 +381,7 @@ impl Engine {
                 MountSource::Volume { name, subpath, .. } => {
                     MountKind::Bind { source: self.volume(name)?.mountpoint.into(), subpath: subpath.into() }
                 }
-                MountSource::Tmpfs { options } => MountKind::Tmpfs { options: options.clone() },
+                MountSource::Tmpfs { options, .. } => MountKind::Tmpfs { options: options.clone() },
             };
             list.push(MountRequest {
                 kind,
@@ -477,15 +480,6 @@ impl Engine {
 
 fn health_wanted(record: &ContainerRecord) -> bool {
     record.spec.config.healthcheck.as_ref().is_some_and(|h| h.test.first().is_some_and(|t| t != "NONE"))
-}
-
-/// A guest's refusal, in the engine's classes.
-pub(crate) fn guest_error(error: silo_guest::GuestError) -> EngineError {
-    match error {
-        silo_guest::GuestError::Invalid(text) => EngineError::invalid(text),
-        silo_guest::GuestError::NotFound(text) => EngineError::invalid(text),
-        other => EngineError::internal(other.to_string()),
-    }
 }
 
 /// In the words that the docker client knows its exit codes 126 and 127 by; the program's fault is the request's.

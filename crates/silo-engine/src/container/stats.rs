@@ -3,10 +3,8 @@
 use silo_sandbox::Stats;
 
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, sandbox_error};
 use crate::record::Status;
-
-use super::lifecycle::sandbox_error;
 
 impl Engine {
     /// Usage at this moment; zeros for a container that does not run.

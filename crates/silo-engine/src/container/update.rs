@@ -3,12 +3,10 @@
 use silo_guest::Limits;
 
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, sandbox_error};
 use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
 use crate::{bundle, placement};
-
-use super::lifecycle::sandbox_error;
 
 /// What is changed; `None` and empty stay as they are.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +102,7 @@ impl Engine {
         blocking(move || {
             let mut spec = bundle::read_config(&dir)?;
             let guest = placement::guest(os)?;
-            if guest.limits_changed(&mut spec, &limits, &dir).map_err(super::start::guest_error)? {
+            if guest.limits_changed(&mut spec, &limits, &dir).map_err(crate::error::guest_error)? {
                 bundle::write_config(&dir, &spec)?;
             }
             Ok(())
@@ -130,6 +128,12 @@ impl Engine {
         }
         let mut limits = record.spec.limits.clone();
         apply(&update.limits, &mut limits)?;
+        let of_memory = update.limits.memory.is_some() || update.limits.memory_swap.is_some();
+        let warnings = if of_memory {
+            super::warnings::discard(&mut limits, &silo_sandbox::accounting())
+        } else {
+            Vec::new()
+        };
         if let Ok(sandbox) = entry.running() {
             let mut resources = silo_guest::linux::resources(&limits);
             if update.limits.pids.is_some() && limits.pids == 0 {
@@ -145,6 +149,6 @@ impl Engine {
             }
         })?;
         self.inner.events.container(&entry.record(), "update", &[]);
-        Ok(Vec::new())
+        Ok(warnings)
     }
 }

@@ -41,6 +41,45 @@ pub fn version() -> u8 {
     }
 }
 
+/// Which limits of memory the host's hierarchies can keep beside the plain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accounting {
+    /// Swap is counted.
+    pub swap: bool,
+    /// A cgroup has a swappiness of its own.
+    pub swappiness: bool,
+    /// The out-of-memory killer can be switched off.
+    pub oom_control: bool,
+}
+
+/// Looks at the hierarchies. Of v1 the root cgroup tells; that of v2 has no limits, so any cgroup below it does.
+pub fn accounting() -> Accounting {
+    match detect() {
+        Ok(Hierarchies::V1(mounts)) => {
+            let memory = mounts.iter().find(|(name, _)| name == "memory").map(|(_, at)| at);
+            let has = |file: &str| memory.is_some_and(|at| at.join(file).exists());
+            Accounting {
+                swap: has("memory.memsw.limit_in_bytes"),
+                swappiness: has("memory.swappiness"),
+                oom_control: has("memory.oom_control"),
+            }
+        }
+        Ok(Hierarchies::V2(mount)) => {
+            let below = std::fs::read_dir(mount).into_iter().flatten().flatten().map(|e| e.path());
+            let mut limited = below.filter(|dir| dir.join("memory.max").exists()).peekable();
+            // Nobody has made one yet: the kernel tells.
+            let unknown = limited.peek().is_none();
+            let swap = if unknown {
+                std::path::Path::new("/proc/swaps").exists()
+            } else {
+                limited.any(|dir| dir.join("memory.swap.max").exists())
+            };
+            Accounting { swap, swappiness: false, oom_control: false }
+        }
+        Err(_) => Accounting { swap: false, swappiness: false, oom_control: false },
+    }
+}
+
 /// Reads the mounts: v2 counts only if it has controllers, otherwise the host is hybrid or v1.
 fn detect() -> io::Result<Hierarchies> {
     const KNOWN: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "freezer", "devices", "blkio"];
@@ -156,22 +195,9 @@ impl Cgroup {
     }
 }
 
-/// CPU weight of v2 (1–10,000) for shares of v1 (2–262,144), as the OCI runtime specification's peers convert it.
-fn weight_of_shares(shares: u64) -> u64 {
-    if shares == 0 { 0 } else { 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn weights() {
-        assert_eq!(weight_of_shares(0), 0);
-        assert_eq!(weight_of_shares(2), 1);
-        assert_eq!(weight_of_shares(1024), 39);
-        assert_eq!(weight_of_shares(262_144), 10_000);
-    }
 
     #[test]
     fn paths_that_lead_elsewhere_are_refused() {

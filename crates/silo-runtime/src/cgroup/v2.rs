@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{device_filter, files, v1, weight_of_shares};
+use super::{device_filter, files, v1};
 use crate::protocol::Stats;
 
 const FREEZE_LIMIT: Duration = Duration::from_secs(2);
@@ -186,5 +186,23 @@ fn enable(dir: &Path) {
         if has(&available) && !has(&enabled) {
             let _ = files::write(dir, "cgroup.subtree_control", &format!("+{controller}"));
         }
+    }
+}
+
+/// CPU weight of v2 (1–10,000) for shares of v1 (2–262,144), as the OCI runtime specification's peers convert it.
+fn weight_of_shares(shares: u64) -> u64 {
+    if shares == 0 { 0 } else { 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights() {
+        assert_eq!(weight_of_shares(0), 0);
+        assert_eq!(weight_of_shares(2), 1);
+        assert_eq!(weight_of_shares(1024), 39);
+        assert_eq!(weight_of_shares(262_144), 10_000);
     }
 }

@@ -4,12 +4,13 @@
 //! on a socket of its own for daemons to come, keeps the log, and writes `exit.json` when the container ends.
 
 mod client;
+mod execs;
 pub(crate) mod log;
 mod reactor;
 mod serve;
 mod task;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use silo_runtime::protocol::{Answer, Reply, encode};
 use silo_runtime::{Bundle, told_status};
 use silo_sys::process::{self, Wait};
 
-use crate::contract::{Event, Exit, ShimConfig, files};
+use crate::contract::{Event, ExecState, Exit, ShimConfig, files};
 use log::Log;
 use reactor::{Interest, Reactor, Target};
 use task::{Notice, Task};
@@ -54,6 +55,8 @@ struct Shim {
     tasks: HashMap<u32, Task>,
     /// Clients of execs that were announced and are not started yet.
     early: HashMap<String, Vec<(crate::contract::Attach, OwnedFd)>>,
+    /// When they ended.
+    ended_execs: VecDeque<(Instant, ExecState)>,
     bundle: Option<Bundle>,
     cgroup: Option<Cgroup>,
     own_network: bool,
@@ -87,6 +90,7 @@ pub fn main(dir: &Path) -> io::Result<()> {
         connections: HashMap::new(),
         tasks: HashMap::from([(FIRST, Task::new(FIRST, None, log, 0, config.stdin_once))]),
         early: HashMap::new(),
+        ended_execs: VecDeque::new(),
         bundle: None,
         cgroup: None,
         own_network: false,
@@ -132,7 +136,8 @@ fn now_ms() -> i64 {
 impl Shim {
     fn run(&mut self) -> io::Result<()> {
         loop {
-            let limit = self.leave_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let next = [self.leave_at, self.patience()].into_iter().flatten().min();
+            let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
             for ready in self.reactor.wait(limit)? {
                 match ready.target {
                     Target::Signals => self.signal()?,
@@ -161,11 +166,14 @@ impl Shim {
                     }
                 }
             }
+            self.end_execs(false);
             for task in self.tasks.values_mut() {
                 task.flush_log();
                 task.rewatch(&mut self.reactor);
             }
-            self.tasks.retain(|id, task| *id == FIRST || task.ended.is_none() || !task.settled());
+            self.tasks.retain(|id, task| {
+                *id == FIRST || task.ended.is_none() || task.lingers.is_some() || !task.settled()
+            });
             let never_started = self.connections.is_empty() && self.bundle.is_none();
             if never_started || self.may_leave() {
                 return Ok(());
@@ -210,13 +218,7 @@ impl Shim {
             self.first_ended(wait);
             return;
         }
-        let Some(task) = self.tasks.get_mut(&id) else { return };
-        let exit = Exit { code: code_of(task, wait), at_ms: now_ms(), ..Default::default() };
-        task.ended = Some(wait);
-        task.drain(&mut self.reactor);
-        let output = String::from_utf8_lossy(&task.capture).into_owned();
-        let exec = task.exec.clone().unwrap_or_default();
-        self.tell(&Event::ExecExited { exec, exit, output });
+        self.exec_reaped(id, wait);
     }
 
     fn first_ended(&mut self, wait: Wait) {
@@ -238,6 +240,7 @@ impl Shim {
         while let Some((pid, wait)) = process::reap() {
             self.reaped(pid, wait);
         }
+        self.end_execs(true);
         self.exit = Some(exit.clone());
         self.leave_at = Some(Instant::now() + LINGER);
         self.tell(&Event::Exited(exit));
@@ -252,14 +255,15 @@ impl Shim {
         )
     }
 
-    /// Sends an event to everybody who asked for events.
-    fn tell(&mut self, event: &Event) {
-        let Ok(frame) = encode(&Reply { id: 0, answer: Answer::Event(event.clone()) }) else { return };
+    /// Sends an event to everybody who asked for events; whether there is somebody.
+    fn tell(&mut self, event: &Event) -> bool {
+        let Ok(frame) = encode(&Reply { id: 0, answer: Answer::Event(event.clone()) }) else { return false };
         let ids: Vec<u64> =
             self.connections.iter().filter(|(_, c)| c.subscribed).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.send(id, &frame);
+        for id in &ids {
+            self.send(*id, &frame);
         }
+        !ids.is_empty()
     }
 }
 

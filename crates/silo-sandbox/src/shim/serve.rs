@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::LinuxResources;
 use silo_runtime::cgroup::Cgroup;
 use silo_runtime::protocol::{Answer, Call, Reply, Request, VERSION, decode, encode};
 use silo_runtime::{Bundle, Started};
@@ -19,11 +19,11 @@ use super::{Connection, FIRST, LINGER, Shim, now_ms};
 /// Bytes that may wait for a daemon that does not read; then it is dropped and has to come again.
 const OUTPUT_LIMIT: usize = 8 << 20;
 
-fn wrong_state(message: &str) -> Failure {
+pub(super) fn wrong_state(message: &str) -> Failure {
     Failure { kind: FailureKind::WrongState, message: message.to_owned() }
 }
 
-fn other(error: io::Error) -> Failure {
+pub(super) fn other(error: io::Error) -> Failure {
     Failure { kind: FailureKind::Other, message: error.to_string() }
 }
 
@@ -124,9 +124,10 @@ impl Shim {
                 let fd = fd.ok_or_else(|| wrong_state("an attach request without a socket"))?;
                 self.attach(attach, fd).map(|()| Answer::Done)
             }
-            Call::Exec { exec, process, stdin, stdin_once, size, capture } => self
-                .exec(exec, &process, stdin, stdin_once, size, capture as usize)
-                .map(|pid| Answer::Started { pid }),
+            Call::Exec { exec, process, stdin, stdin_once, size, capture, note } => {
+                let task = self.exec_task(exec, capture as usize, stdin_once, note)?;
+                self.exec(task, &process, stdin, stdin_once, size).map(|pid| Answer::Started { pid })
+            }
             Call::Signal { exec, signal } => {
                 let task = self.task(exec.as_deref())?;
                 let pidfd = task.pidfd.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
@@ -177,6 +178,7 @@ impl Shim {
             exit: self.exit.clone(),
             paused: self.paused,
             execs: self.tasks.values().filter(|t| t.ended.is_none()).filter_map(|t| t.exec.clone()).collect(),
+            known: Some(self.known_execs()),
         }
     }
 
@@ -187,7 +189,7 @@ impl Shim {
             .ok_or_else(|| wrong_state(&format!("there is no exec {}", exec.unwrap_or_default())))
     }
 
-    fn cgroup(&self) -> Result<&Cgroup, Failure> {
+    pub(super) fn cgroup(&self) -> Result<&Cgroup, Failure> {
         self.cgroup.as_ref().filter(|_| self.exit.is_none()).ok_or_else(|| wrong_state("it is not running"))
     }
 
@@ -254,59 +256,6 @@ impl Shim {
         }
     }
 
-    fn exec(
-        &mut self,
-        exec: String,
-        process: &Process,
-        stdin: bool,
-        stdin_once: bool,
-        size: (u16, u16),
-        capture: usize,
-    ) -> Result<i32, Failure> {
-        let clients = self.early.remove(&exec).unwrap_or_default();
-        let id = self.next_task;
-        self.next_task += 1;
-        let mut task = Task::new(id, Some(exec), None, capture, stdin_once);
-        for (attach, fd) in clients {
-            let client = self.next;
-            self.next += 1;
-            task.attach(client, fd, attach).map_err(other)?;
-        }
-        let result = self.run_exec(&mut task, process, stdin, stdin_once, size);
-        if let Err(failure) = &result {
-            task.refuse(&format!("OCI runtime exec failed: {failure}"));
-            task.ended = Some(process::Wait::Exited(126));
-        }
-        task.write_stdin(&mut self.reactor);
-        task.rewatch(&mut self.reactor);
-        self.tasks.insert(id, task);
-        result
-    }
-
-    fn run_exec(
-        &mut self,
-        task: &mut Task,
-        process: &Process,
-        stdin: bool,
-        stdin_once: bool,
-        size: (u16, u16),
-    ) -> Result<i32, Failure> {
-        let cgroup = self.cgroup()?;
-        if self.paused {
-            return Err(wrong_state("the container is paused"));
-        }
-        let bundle = self.bundle.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
-        let first = self
-            .tasks
-            .get(&FIRST)
-            .and_then(|t| t.pidfd.as_ref())
-            .ok_or_else(|| wrong_state("it is not running"))?;
-        let terminal = process.terminal() == Some(true);
-        let stdio = task.open_streams(terminal, stdin, stdin_once, size).map_err(other)?;
-        let started = silo_runtime::exec(bundle, first, cgroup, process, stdio, false)?;
-        adopt(task, started)
-    }
-
     fn freeze(&mut self, frozen: bool) -> Result<Answer, Failure> {
         self.cgroup()?.freeze(frozen).map_err(other)?;
         self.paused = frozen;
@@ -327,7 +276,7 @@ impl Shim {
     }
 }
 
-fn adopt(task: &mut Task, started: Started) -> Result<i32, Failure> {
+pub(super) fn adopt(task: &mut Task, started: Started) -> Result<i32, Failure> {
     task.pid = started.pid;
     task.pidfd = Some(started.pidfd);
     task.status = started.status;

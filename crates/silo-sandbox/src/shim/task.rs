@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use silo_runtime::Stdio;
 use silo_sys::process::Wait;
 
-use crate::contract::Attach;
+use crate::contract::{Attach, Exit};
 
 use super::client::{Client, QUEUE_LIMIT, Typed};
 use super::log::{Log, Stream};
@@ -27,6 +28,10 @@ pub(super) struct Task {
     pub(super) pidfd: Option<OwnedFd>,
     pub(super) status: Option<OwnedFd>,
     pub(super) ended: Option<Wait>,
+    /// As the asker gave it; see `SandboxState::known`.
+    pub(super) note: String,
+    /// How it ended, and until when others may still write to its streams.
+    pub(super) lingers: Option<(Exit, Instant)>,
     terminal: bool,
     stdin: Option<OwnedFd>,
     stdin_once: bool,
@@ -63,6 +68,8 @@ impl Task {
             pidfd: None,
             status: None,
             ended: None,
+            note: String::new(),
+            lingers: None,
             terminal: false,
             stdin: None,
             stdin_once,
@@ -142,7 +149,7 @@ impl Task {
         if client.attach.stdin {
             self.typed.extend_from_slice(&read_ahead);
         }
-        client.closing = self.ended.is_some();
+        client.closing = self.ended.is_some() && self.lingers.is_none();
         self.clients.push(client);
         Ok(())
     }
@@ -357,8 +364,18 @@ impl Task {
         }
     }
 
-    /// The process has ended: takes what is still in its streams, and closes them.
-    pub(super) fn drain(&mut self, reactor: &mut Reactor) {
+    /// Its output is collected for its asker.
+    pub(super) fn is_probe(&self) -> bool {
+        self.capture_limit > 0
+    }
+
+    /// Somebody may still write to its streams.
+    pub(super) fn has_output(&self) -> bool {
+        self.out.is_some() || self.err.is_some()
+    }
+
+    /// Takes what is in its streams.
+    pub(super) fn take_output(&mut self, reactor: &mut Reactor) {
         for key in [StreamKey::Out, StreamKey::Err] {
             // Bounded: survivors (`--pid host`) could go on writing for ever.
             for _ in 0..(2 * PIPE_SIZE / CHUNK + 64) {
@@ -371,6 +388,13 @@ impl Task {
                 }
                 self.read_output(reactor, key);
             }
+        }
+    }
+
+    /// The process has ended: takes what is still in its streams, and closes them.
+    pub(super) fn drain(&mut self, reactor: &mut Reactor) {
+        self.take_output(reactor);
+        for key in [StreamKey::Out, StreamKey::Err] {
             self.end_output(reactor, key);
         }
         if let Some(fd) = self.stdin.take() {

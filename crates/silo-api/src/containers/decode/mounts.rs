@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use silo_engine::{MountSource, MountSpec};
 
-use super::{HostConfig, MountBody, is_zero};
+use super::body::{HostConfig, MountBody};
+use super::refused::is_zero;
 use crate::error::{Answer, ApiError};
 
 /// Splits `source:target:mode`; a colon after one letter belongs to a Windows path.
@@ -121,7 +122,7 @@ fn mount(body: &MountBody) -> Answer<MountSpec> {
             let number = |name: &str| body.tmpfs_options.get(name).and_then(Value::as_u64).filter(|n| *n > 0);
             options.extend(number("SizeBytes").map(|n| format!("size={n}")));
             options.extend(number("Mode").map(|n| format!("mode={n:o}")));
-            MountSource::Tmpfs { options }
+            MountSource::Tmpfs { options, by_mount: true }
         }
         other => {
             return Err(ApiError::bad(format!(
@@ -154,7 +155,7 @@ pub(super) fn mounts(host: &HostConfig) -> Answer<Vec<MountSpec>> {
         let options: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect();
         all.push(MountSpec {
             read_only: options.iter().any(|o| o == "ro"),
-            kind: MountSource::Tmpfs { options },
+            kind: MountSource::Tmpfs { options, by_mount: false },
             target: target.clone(),
             mode: String::new(),
             propagation: String::new(),

@@ -1,7 +1,10 @@
 //! What a create request may say, and how it is refused.
 
-use super::*;
-use silo_engine::MountSource;
+use serde_json::{Value, json};
+use silo_engine::guest::Seccomp;
+use silo_engine::{ContainerSpec, MountSource, NetworkMode, RestartPolicy};
+
+use super::create;
 
 fn check(host: Value, expected: Result<&dyn Fn(&ContainerSpec) -> bool, &str>) {
     let got = create(json!({"Image": "x", "HostConfig": host.clone()}));
