@@ -7,6 +7,7 @@
 #![no_main]
 #![deny(missing_docs)]
 
+mod account;
 mod boot;
 mod launch;
 mod processor;

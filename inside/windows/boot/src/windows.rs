@@ -20,6 +20,7 @@ pub const DETACHED_PROCESS: u32 = 8;
 pub const CREATE_UNICODE_ENVIRONMENT: u32 = 0x400;
 pub const ERROR_FILE_NOT_FOUND: u32 = 2;
 pub const ERROR_PATH_NOT_FOUND: u32 = 3;
+pub const ERROR_PROC_NOT_FOUND: u32 = 127;
 pub const USE_STANDARD_HANDLES: u32 = 0x100;
 pub const STD_INPUT: u32 = -10i32 as u32;
 pub const STD_OUTPUT: u32 = -11i32 as u32;
@@ -133,6 +134,7 @@ extern "system" {
 #[link(name = "ntdll")]
 extern "system" {
     pub fn NtCreateEvent(event: *mut Handle, access: u32, attributes: *const ObjectAttributes, kind: u32, state: u8) -> i32;
+    pub fn NtCreateToken(token: *mut Handle, access: u32, attributes: *const ObjectAttributes, kind: u32, id: *const u32, expires: *const i64, user: *const c_void, groups: *const c_void, privileges: *const c_void, owner: *const c_void, primary_group: *const c_void, access_list: *const c_void, source: *const c_void) -> i32;
     pub fn NtCreateKey(key: *mut Handle, access: u32, attributes: *const ObjectAttributes, title: u32, class: *const UnicodeString, options: u32, disposition: *mut u32) -> i32;
     pub fn NtOpenSection(section: *mut Handle, access: u32, attributes: *const ObjectAttributes) -> i32;
     pub fn NtQuerySystemInformation(class: u32, buffer: *mut c_void, size: u32, length: *mut u32) -> i32;

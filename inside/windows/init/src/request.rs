@@ -67,6 +67,8 @@ impl Request {
             ("HOME", "/prefix".into()),
             ("LC_ALL", "C.UTF-8".into()),
             ("USER", self.user.clone()),
+            // No variables of Wine's in the programs' environment.
+            ("SILO_HIDE_WINE", "1".into()),
         ];
         environment.extend(self.limits.iter().cloned());
         environment

@@ -10,7 +10,7 @@ use super::packages::{self, PackageError};
 use super::registry::RegistryText;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
-use super::{BaseOptions, Family, identity, prune, setup, stack, wine};
+use super::{BaseOptions, Family, identity, prune, setup, stack, user_name, wine};
 
 /// Programs of `inside/windows`: name in the inside directory, place in the tree.
 const INSIDE: &[(&str, &str)] = &[
@@ -176,6 +176,9 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
     } else {
         progress("ntdll.dll clears stacks in another way than Wine 10's: each thread takes 1 MB more");
     }
+    if patched {
+        hide_user_name(&files, with_32_bit, progress)?;
+    }
     share_tables(&host, &files)?;
     if family == Family::NanoServer {
         keep_console_files(&files, &images)?;
@@ -195,6 +198,24 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         remove_tree(&work.join(scratch))?;
     }
     Ok(BuiltBase { family, tree, wine: version, patched, date: unpacked.date })
+}
+
+/// See [`user_name`].
+fn hide_user_name(files: &Path, with_32_bit: bool, progress: &mut dyn FnMut(&str)) -> Result<(), BaseError> {
+    for directory in &["System32", "SysWOW64"][..1 + usize::from(with_32_bit)] {
+        for library in user_name::READERS {
+            let path = files.join("Windows").join(directory).join(library);
+            let mut bytes = fs::read(&path).map_err(at("reading", &path))?;
+            if user_name::rename(&mut bytes) {
+                fs::write(&path, bytes).map_err(at("writing", &path))?;
+            } else {
+                progress(&format!(
+                    "{directory}/{library} finds the user's name in another way than Wine 10's"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Wine's own images into its own directory, others into `C:`.
