@@ -100,6 +100,24 @@ int main(int count, char **words) {
         fflush(stdout);
         Sleep(INFINITE);
     }
+    if (!strcmp(word, "size")) {
+        /* The console's size, and each further one that it says by itself, until it is 77 columns wide. */
+        HANDLE in = GetStdHandle(STD_INPUT_HANDLE), out = GetStdHandle(STD_OUTPUT_HANDLE);
+        SetConsoleMode(in, ENABLE_WINDOW_INPUT);
+        for (;;) {
+            CONSOLE_SCREEN_BUFFER_INFO info;
+            INPUT_RECORD record;
+            DWORD count;
+            GetConsoleScreenBufferInfo(out, &info);
+            printf("size=%dx%d/%dx%d.\r\n", info.dwSize.X, info.dwSize.Y, info.srWindow.Right - info.srWindow.Left + 1,
+                   info.srWindow.Bottom - info.srWindow.Top + 1);
+            fflush(stdout);
+            if (info.dwSize.X == 77) return 5;
+            do {
+                if (!ReadConsoleInputA(in, &record, 1, &count)) return 1;
+            } while (record.EventType != WINDOW_BUFFER_SIZE_EVENT);
+        }
+    }
     if (!strcmp(word, "lock")) {
         HANDLE file = CreateFileA("C:\\lock", GENERIC_READ | GENERIC_WRITE, 7, NULL, OPEN_ALWAYS, 0, NULL);
         long(WINAPI * lock)(HANDLE, HANDLE, void *, void *, void *, LARGE_INTEGER *, LARGE_INTEGER *, ULONG *, BOOLEAN, BOOLEAN) =

@@ -4,7 +4,9 @@
 //! init cannot do this from the Linux side: a Linux exit status has 8 bits, Wine quotes command lines anew, and
 //! console events are a Windows matter. The request is the file `/run/silo/<n>.request`: UTF-16, the command line,
 //! then `NAME=value` texts, each ended by a zero, and one more zero. The answer is `/run/silo/<n>.exit`: 4 bytes,
-//! little-endian. An event is `/run/silo/<n>.event` (one digit) followed by SIGINT, which arrives here as Ctrl-C.
+//! little-endian. The request's file goes when it has been read: from then on events are listened to. An event is
+//! `/run/silo/<n>.event` (one digit), the terminal's new size `/run/silo/<n>.size` (columns, space, rows), followed by
+//! SIGINT, which arrives here as Ctrl-C.
 
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +39,7 @@ pub fn run(number: u32) -> u32 {
     REQUEST.store(number, Ordering::SeqCst);
     // SAFETY: the handler is a plain function that lives as long as the program.
     unsafe { SetConsoleCtrlHandler(on_event, 1) };
-    let code = match read_file(&path(number, "request")) {
+    let code = match take_file(&path(number, "request")) {
         Some(request) => program(&request),
         None => NOT_RUNNABLE,
     };
@@ -319,7 +321,14 @@ fn print(bytes: &[u8]) {
 /// Called on a thread of its own for SIGINT (an event from init, or Ctrl-C from the terminal).
 extern "system" fn on_event(event: u32) -> i32 {
     let number = REQUEST.load(Ordering::SeqCst);
-    let asked = read_file(&path(number, "event")).and_then(|content| Some(u32::from(*content.first()? - b'0')));
+    if let Some(size) = take_file(&path(number, "size")) {
+        let digit = |n: i16, byte: &u8| n.saturating_mul(10).saturating_add(i16::from(byte.wrapping_sub(b'0')));
+        let mut numbers = size.split(|byte| *byte == b' ').map(|digits| digits.iter().fold(0, digit));
+        if let (Some(columns), Some(rows)) = (numbers.next(), numbers.next()) {
+            crate::console::resize(columns, rows);
+        }
+    }
+    let asked = take_file(&path(number, "event")).and_then(|content| Some(u32::from(content.first()?.wrapping_sub(b'0'))));
     let program = PROGRAM.load(Ordering::SeqCst);
     match asked {
         Some(asked) if program != 0 => deliver(program, asked),
@@ -327,6 +336,14 @@ extern "system" fn on_event(event: u32) -> i32 {
         _ => drop(event),
     }
     1
+}
+
+/// Reads a file of init's and removes it: what is said once is heard once.
+fn take_file(path: &str) -> Option<Buffer<u8>> {
+    let content = read_file(path)?;
+    // SAFETY: the name is terminated.
+    unsafe { DeleteFileW(wide(path).as_ptr()) };
+    Some(content)
 }
 
 /// Raises a console event in `program` and everything it started.

@@ -9,6 +9,7 @@
 
 mod account;
 mod boot;
+mod console;
 mod launch;
 mod processor;
 mod registry;
