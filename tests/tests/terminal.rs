@@ -124,3 +124,37 @@ fn a_windows_prompt_on_a_terminal() {
     t.types("exit 7\r");
     t.ends_with(7);
 }
+
+#[test]
+fn a_windows_program_hears_of_its_terminals_new_size() {
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    silo_tests::probe("windows.c", dir.path());
+    let bin = format!("{}:C:\\bin:ro", dir.path().display());
+    let resize = |what: &str, rows: u16, columns: u16| {
+        let mut socket = std::os::unix::net::UnixStream::connect(d.path("silo.sock")).unwrap();
+        let request = format!("POST /v1.43/{what}/resize?h={rows}&w={columns} HTTP/1.0\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{what}: {answer}");
+    };
+    let mut t =
+        Terminal::open(&d, &format!("run -it --name aa -v '{bin}' {NANOSERVER} C:\\\\bin\\\\probe.exe size"));
+    t.sees("size=100x30/100x30.");
+    resize("containers/aa", 40, 120);
+    t.sees("size=120x40/120x40.");
+    resize("containers/aa", 20, 50);
+    t.sees("size=50x20/50x20.");
+    // A program of its own has a terminal of its own.
+    let mut e = Terminal::open(&d, "exec -it aa C:\\\\bin\\\\probe.exe size");
+    e.sees("size=100x30/100x30.");
+    let ids = d.ok(&["inspect", "-f", "{{json .ExecIDs}}", "aa"]);
+    let id = ids.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    resize(&format!("exec/{id}"), 31, 77);
+    e.sees("size=77x31/77x31.");
+    e.ends_with(5);
+    resize("containers/aa", 25, 77);
+    t.sees("size=77x25/77x25.");
+    t.ends_with(5);
+}

@@ -59,11 +59,15 @@ fn environment_directory_and_command_line_follow_the_windows_rules() {
         out(&["-e", "PATH=C:\\nothing"], &["C:\\windows\\system32\\cmd.exe", "/c", "echo %Path%"]),
         "C:\\nothing"
     );
-    let set = out(&[], &["cmd", "/c", "set"]);
-    assert!(
-        !set.lines().any(|l| l.starts_with("HOME=") || l.starts_with("SILO_") || l.starts_with("LD_PRELOAD")),
-        "{set}"
-    );
+    // Nothing of the Linux side's, to the program and to its children; whoever wants such a name may have it.
+    for line in ["set", "cmd /c set"] {
+        let set = out(&["-e", "WINEFOO=1"], &["cmd", "/c", line]);
+        let names: Vec<&str> = set.lines().filter_map(|line| line.split('=').next()).collect();
+        let ours = ["WINE", "SILO_", "LD_", "HOME", "LC_"];
+        let leaked: Vec<&&str> =
+            names.iter().filter(|name| ours.iter().any(|our| name.starts_with(our))).collect();
+        assert_eq!(leaked, [&"HOMEDRIVE", &"HOMEPATH", &"WINEFOO"], "{set}");
+    }
     assert_eq!(out(&["--user", "ContainerUser"], &["cmd", "/c", "echo %USERNAME%"]), "ContainerUser");
     let said = run(&d, &["--user", "eve"], &["whoami"]);
     assert!(said.code == 125 && said.err.contains("unable to find user eve"), "{said:?}");
@@ -71,6 +75,79 @@ fn environment_directory_and_command_line_follow_the_windows_rules() {
     d.ok(&["create", "--name", "aa", NANOSERVER]);
     d.ok(&["commit", "-c", "ENV FOO=bar", "-c", "CMD echo shell \"%FOO%\"", "aa", "shell:1"]);
     assert_eq!(d.ok(&["run", "--rm", "shell:1"]), "shell \"bar\"");
+}
+
+/// What the probe's `rights` says when run as `user`.
+fn rights(say: impl Fn(&str) -> silo_tests::Said, user: &str) -> Vec<(String, String)> {
+    let said = say(user);
+    assert!(said.code == 0 && said.err.is_empty(), "{user}: {said:?}");
+    let out = said.out.replace('\r', "");
+    out.lines().filter_map(|line| line.rsplit_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+#[test]
+fn a_container_user_is_no_administrator() {
+    const DENIED: &str = "5";
+    const DONE: &str = "0";
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    silo_tests::probe("windows.c", dir.path());
+    let bin = format!("{}:C:\\bin:ro", dir.path().display());
+    let program = ["C:\\bin\\probe.exe", "rights"];
+    d.ok(&["run", "-d", "-i", "--name", "aa", "-v", &bin, NANOSERVER, "cmd"]);
+    let in_run = |user: &str| run(&d, &["-u", user, "-v", &bin], &program);
+    let in_exec = |user: &str| d.docker(&[&["exec", "-u", user, "aa"][..], &program].concat());
+    let check = |found: Vec<(String, String)>, wanted: &[(&str, &str)]| {
+        for (what, wanted) in wanted {
+            let value = found.iter().find(|(name, _)| name == what).map(|(_, value)| value.as_str());
+            assert_eq!(value, Some(*wanted), "{what}: {found:?}");
+        }
+    };
+    let of_user = [
+        ("administrator 0", "0"),
+        ("integrity", "2000"),
+        ("few-privileges", "1"),
+        ("machine-open", DENIED),
+        ("machine-read", DONE),
+        ("machine-create", DENIED),
+        ("machine-set", DENIED),
+        ("user-set", DONE),
+        ("C:\\Windows\\System32\\mine", DENIED),
+        ("C:\\Program Files\\mine", DENIED),
+        ("C:\\Users\\ContainerAdministrator\\mine", DENIED),
+        ("\\\\?\\unix\\prefix\\mine", DENIED),
+        ("%USERPROFILE%\\mine", DONE),
+        ("%TEMP%\\mine", DONE),
+        ("C:\\mine", DONE),
+        ("move-there", DENIED),
+        ("make-folder", DENIED),
+        ("replace", DENIED),
+        ("delete", DENIED),
+        ("end-services", DENIED),
+    ];
+    check(rights(in_run, "ContainerUser"), &of_user);
+    check(rights(in_exec, "ContainerUser"), &of_user);
+    let of_administrator = [
+        ("administrator 1", "1"),
+        ("integrity", "3000"),
+        ("few-privileges", "0"),
+        ("machine-open", DONE),
+        ("machine-create", DONE),
+        ("machine-set", DONE),
+        ("user-set", DONE),
+        ("C:\\Windows\\System32\\mine", DONE),
+        ("make-folder", DONE),
+        ("delete", DONE),
+        ("end-services", DONE),
+    ];
+    check(rights(in_run, "ContainerAdministrator"), &of_administrator);
+    check(rights(in_exec, "ContainerAdministrator"), &of_administrator);
+    // Who it is and what it sees are otherwise as for everybody.
+    let line = "whoami& echo %USERPROFILE%& ver& sc query CExecSvc";
+    let said = d.ok(&["exec", "-u", "ContainerUser", "aa", "cmd", "/c", line]);
+    for wanted in ["\\ContainerUser", "C:\\Users\\ContainerUser", "10.0.20348", "RUNNING"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
 }
 
 #[test]

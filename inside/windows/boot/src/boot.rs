@@ -4,6 +4,7 @@
 //! `__wineboot_event` is set or this process ends. Everything here is therefore on every container's way to its
 //! first instruction; what can wait is left to the service manager.
 
+use crate::account::Account;
 use crate::processor;
 use crate::registry::{attributes, name, Key};
 use crate::text::{append, read_file, upper, wide, Text};
@@ -166,32 +167,13 @@ fn names() {
 
 /// Who the session is, as Windows leaves it for everything that builds an environment.
 fn user(computer: &Text) {
-    let mut user_name = [0u16; 256];
-    // SAFETY: the name is terminated, the buffer as long as said.
-    let length =
-        unsafe { GetEnvironmentVariableW(wide("WINEUSERNAME").as_ptr(), user_name.as_mut_ptr(), user_name.len() as u32) };
-    let user_name = &user_name[..(length as usize).min(user_name.len() - 1)];
     let key = match Key::create(USER_ENVIRONMENT) {
         Some(key) => key,
         None => return,
     };
-    let profile = |before: &str, after: &str| {
-        let mut path = Text::new();
-        append(&mut path, before);
-        path.extend(user_name);
-        append(&mut path, after);
-        path
-    };
-    key.set_text("USERNAME", user_name);
     key.set_ascii("HOMEDRIVE", "C:");
-    key.set_text("HOMEPATH", &profile(r"\Users\", ""));
-    key.set_text("USERPROFILE", &profile(r"C:\Users\", ""));
-    key.set_text("APPDATA", &profile(r"C:\Users\", r"\AppData\Roaming"));
-    key.set_text("LOCALAPPDATA", &profile(r"C:\Users\", r"\AppData\Local"));
-    // Not in the user's own environment: Wine expands that before it knows the profile.
-    for name in ["TEMP", "TMP"] {
-        key.set_text(name, &profile(r"C:\Users\", r"\AppData\Local\Temp"));
-    }
+    // Among them TEMP, not in the user's own environment: Wine expands that before it knows the profile.
+    Account::own().variables(|name, value| key.set_text(name, value));
     key.set_text("USERDOMAIN", computer);
     let mut server = Text::new();
     append(&mut server, r"\\");

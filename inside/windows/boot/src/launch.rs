@@ -4,10 +4,14 @@
 //! init cannot do this from the Linux side: a Linux exit status has 8 bits, Wine quotes command lines anew, and
 //! console events are a Windows matter. The request is the file `/run/silo/<n>.request`: UTF-16, the command line,
 //! then `NAME=value` texts, each ended by a zero, and one more zero. The answer is `/run/silo/<n>.exit`: 4 bytes,
-//! little-endian. An event is `/run/silo/<n>.event` (one digit) followed by SIGINT, which arrives here as Ctrl-C.
+//! little-endian. The request's file goes when it has been read: from then on events are listened to. An event is
+//! `/run/silo/<n>.event` (one digit), the terminal's new size `/run/silo/<n>.size` (columns, space, rows), followed by
+//! SIGINT, which arrives here as Ctrl-C.
 
+use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::account::Account;
 use crate::streams::Streams;
 use crate::text::{append, is, read_file, same, terminated, upper, wide, write_file, Buffer, Text};
 use crate::windows::*;
@@ -35,7 +39,7 @@ pub fn run(number: u32) -> u32 {
     REQUEST.store(number, Ordering::SeqCst);
     // SAFETY: the handler is a plain function that lives as long as the program.
     unsafe { SetConsoleCtrlHandler(on_event, 1) };
-    let code = match read_file(&path(number, "request")) {
+    let code = match take_file(&path(number, "request")) {
         Some(request) => program(&request),
         None => NOT_RUNNABLE,
     };
@@ -54,7 +58,13 @@ fn program(request: &[u8]) -> u32 {
     let mut line = Text::new();
     line.extend(parts.next().unwrap_or(&[]));
     line.push(0);
-    let environment = environment(parts);
+    let account = Account::own();
+    let environment = environment(&account, parts);
+    let token = match account.token() {
+        Ok(token) => token,
+        // Not with more rights than it should have.
+        Err(status) => return refuse(&line, status as u32, NOT_RUNNABLE),
+    };
     // The program is searched for by the container's PATH, not by this process's.
     for entry in environment.split(|unit| *unit == 0) {
         let equals = match entry.iter().position(|unit| *unit == u16::from(b'=')) {
@@ -70,13 +80,13 @@ fn program(request: &[u8]) -> u32 {
         }
     }
     let streams = Streams::open();
-    match start(core::ptr::null(), &mut line, &environment, &streams) {
+    match start(token, core::ptr::null(), &mut line, &environment, &streams) {
         Ok(process) => return wait(process, streams),
         Err(ERROR_FILE_NOT_FOUND) | Err(ERROR_PATH_NOT_FOUND) => {}
         Err(error) => return refuse(&line, error, NOT_RUNNABLE),
     }
     match search(&line, &environment) {
-        Some(found) => match start(found.as_ptr(), &mut line, &environment, &streams) {
+        Some(found) => match start(token, found.as_ptr(), &mut line, &environment, &streams) {
             Ok(process) => wait(process, streams),
             Err(error) => refuse(&line, error, NOT_RUNNABLE),
         },
@@ -84,7 +94,29 @@ fn program(request: &[u8]) -> u32 {
     }
 }
 
-fn start(application: *const u16, line: &mut Text, environment: &Text, streams: &Streams) -> Result<Handle, u32> {
+/// `CreateProcessAsUserW`.
+type CreateAsUser = unsafe extern "system" fn(
+    token: Handle,
+    application: *const u16,
+    line: *mut u16,
+    process: *const c_void,
+    thread: *const c_void,
+    inherit: i32,
+    flags: u32,
+    environment: *const c_void,
+    directory: *const u16,
+    startup: *const StartupInfo,
+    information: *mut ProcessInformation,
+) -> i32;
+
+/// With the rights of `token`, or this process's.
+fn start(
+    token: Option<Handle>,
+    application: *const u16,
+    line: &mut Text,
+    environment: &Text,
+    streams: &Streams,
+) -> Result<Handle, u32> {
     let mut copy = Text::new();
     copy.extend(line);
     // SAFETY: all structures outlive the call; texts are terminated, the command line is a writable copy.
@@ -94,7 +126,15 @@ fn start(application: *const u16, line: &mut Text, environment: &Text, streams: 
         startup.flags = USE_STANDARD_HANDLES;
         startup.handles = streams.programs();
         let mut process: ProcessInformation = core::mem::zeroed();
-        let started = CreateProcessW(
+        // advapi32, which declares it, would have to be loaded on each program's way.
+        let create = kernelbase(b"CreateProcessAsUserW\0");
+        if create.is_null() {
+            return Err(ERROR_PROC_NOT_FOUND);
+        }
+        let create: CreateAsUser = core::mem::transmute(create);
+        let started = create(
+            // None: as this process.
+            token.unwrap_or(core::ptr::null_mut()),
             application,
             copy.as_mut_ptr(),
             core::ptr::null(),
@@ -115,6 +155,12 @@ fn start(application: *const u16, line: &mut Text, environment: &Text, streams: 
     }
 }
 
+/// A function of kernelbase's by its terminated name.
+fn kernelbase(name: &[u8]) -> *const c_void {
+    // SAFETY: both texts are terminated; the library is in every process.
+    unsafe { GetProcAddress(GetModuleHandleW(wide("kernelbase.dll").as_ptr()), name.as_ptr()) }
+}
+
 fn wait(process: Handle, streams: Streams) -> u32 {
     let mut code = 0;
     let relayed = streams.run();
@@ -128,13 +174,27 @@ fn wait(process: Handle, streams: Streams) -> u32 {
     code
 }
 
-/// The environment block: this process's (the registry's, as Wine made it) under the request's, sorted.
-fn environment<'a>(parts: impl Iterator<Item = &'a [u16]>) -> Text {
+/// The environment block: this process's (the registry's, as Wine made it) under the account's (the guest may have been
+/// booted for another) under the request's, sorted.
+fn environment<'a>(account: &Account, parts: impl Iterator<Item = &'a [u16]>) -> Text {
+    let mut profile = Text::new();
+    account.variables(|name, value| {
+        append(&mut profile, name);
+        append(&mut profile, "=");
+        profile.extend(value);
+        profile.push(0);
+    });
     let mut entries: Buffer<&[u16]> = Buffer::new();
     let mut requested: Buffer<&[u16]> = Buffer::new();
     for part in parts.filter(|part| !part.is_empty()) {
         requested.push(part);
     }
+    for entry in profile.split(|unit| *unit == 0).filter(|entry| !entry.is_empty()) {
+        if !requested.iter().any(|other| same(variable(other), variable(entry))) {
+            entries.push(entry);
+        }
+    }
+    let of_account = entries.len();
     // SAFETY: the block is a sequence of terminated texts that ends with an empty one; it is never freed here, the
     // process ends soon after its child.
     let mut own = unsafe { GetEnvironmentStringsW() } as *const u16;
@@ -149,7 +209,8 @@ fn environment<'a>(parts: impl Iterator<Item = &'a [u16]>) -> Text {
         let entry_name = variable(entry);
         let begins = |start: &&str| entry_name.len() >= start.len() && is(&entry_name[..start.len()], start);
         let ours = OURS.iter().any(|name| is(entry_name, name)) || OURS_BEGIN.iter().any(begins);
-        if !ours && !requested.iter().any(|other| same(variable(other), entry_name)) {
+        let set = |others: &[&[u16]]| others.iter().any(|other| same(variable(other), entry_name));
+        if !ours && !set(&requested) && !set(&entries[..of_account]) {
             entries.push(entry);
         }
     }
@@ -260,7 +321,14 @@ fn print(bytes: &[u8]) {
 /// Called on a thread of its own for SIGINT (an event from init, or Ctrl-C from the terminal).
 extern "system" fn on_event(event: u32) -> i32 {
     let number = REQUEST.load(Ordering::SeqCst);
-    let asked = read_file(&path(number, "event")).and_then(|content| Some(u32::from(*content.first()? - b'0')));
+    if let Some(size) = take_file(&path(number, "size")) {
+        let digit = |n: i16, byte: &u8| n.saturating_mul(10).saturating_add(i16::from(byte.wrapping_sub(b'0')));
+        let mut numbers = size.split(|byte| *byte == b' ').map(|digits| digits.iter().fold(0, digit));
+        if let (Some(columns), Some(rows)) = (numbers.next(), numbers.next()) {
+            crate::console::resize(columns, rows);
+        }
+    }
+    let asked = take_file(&path(number, "event")).and_then(|content| Some(u32::from(content.first()?.wrapping_sub(b'0'))));
     let program = PROGRAM.load(Ordering::SeqCst);
     match asked {
         Some(asked) if program != 0 => deliver(program, asked),
@@ -268,6 +336,14 @@ extern "system" fn on_event(event: u32) -> i32 {
         _ => drop(event),
     }
     1
+}
+
+/// Reads a file of init's and removes it: what is said once is heard once.
+fn take_file(path: &str) -> Option<Buffer<u8>> {
+    let content = read_file(path)?;
+    // SAFETY: the name is terminated.
+    unsafe { DeleteFileW(wide(path).as_ptr()) };
+    Some(content)
 }
 
 /// Raises a console event in `program` and everything it started.
@@ -288,7 +364,7 @@ fn deliver(program: u32, event: u32) {
             more = Process32NextW(snapshot, &mut entry);
         }
         CloseHandle(snapshot);
-        let routine = GetProcAddress(GetModuleHandleW(wide("kernelbase.dll").as_ptr()), b"CtrlRoutine\0".as_ptr());
+        let routine = kernelbase(b"CtrlRoutine\0");
         if routine.is_null() {
             return;
         }

@@ -7,7 +7,9 @@
 #![no_main]
 #![deny(missing_docs)]
 
+mod account;
 mod boot;
+mod console;
 mod launch;
 mod processor;
 mod registry;

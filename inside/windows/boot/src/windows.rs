@@ -20,6 +20,7 @@ pub const DETACHED_PROCESS: u32 = 8;
 pub const CREATE_UNICODE_ENVIRONMENT: u32 = 0x400;
 pub const ERROR_FILE_NOT_FOUND: u32 = 2;
 pub const ERROR_PATH_NOT_FOUND: u32 = 3;
+pub const ERROR_PROC_NOT_FOUND: u32 = 127;
 pub const USE_STANDARD_HANDLES: u32 = 0x100;
 pub const STD_INPUT: u32 = -10i32 as u32;
 pub const STD_OUTPUT: u32 = -11i32 as u32;
@@ -76,6 +77,20 @@ pub struct ProcessInformation {
     pub thread_id: u32,
 }
 
+/// `CONSOLE_SCREEN_BUFFER_INFOEX`: coordinates are x, y; rectangles left, top, right, bottom.
+#[repr(C)]
+pub struct ScreenBufferInfo {
+    pub size_of: u32,
+    pub size: [i16; 2],
+    pub cursor: [i16; 2],
+    pub attributes: u16,
+    pub window: [i16; 4],
+    pub maximum: [i16; 2],
+    pub popup_attributes: u16,
+    pub full_screen: i32,
+    pub colours: [u32; 16],
+}
+
 #[repr(C)]
 pub struct ProcessEntry {
     pub size: u32,
@@ -100,7 +115,9 @@ extern "system" {
     pub fn CreateRemoteThread(process: Handle, security: *const c_void, stack: usize, start: *const c_void, argument: usize, flags: u32, id: *mut u32) -> Handle;
     pub fn CreateToolhelp32Snapshot(flags: u32, process: u32) -> Handle;
     pub fn DuplicateHandle(from: Handle, handle: Handle, to: Handle, copy: *mut Handle, access: u32, inherit: i32, options: u32) -> i32;
+    pub fn DeleteFileW(name: *const u16) -> i32;
     pub fn ExitProcess(code: u32) -> !;
+    pub fn GetConsoleScreenBufferInfoEx(screen: Handle, info: *mut ScreenBufferInfo) -> i32;
     pub fn GetCommandLineW() -> *const u16;
     pub fn GetEnvironmentStringsW() -> *mut u16;
     pub fn GetEnvironmentVariableW(name: *const u16, buffer: *mut u16, size: u32) -> u32;
@@ -120,6 +137,8 @@ extern "system" {
     pub fn Process32NextW(snapshot: Handle, entry: *mut ProcessEntry) -> i32;
     pub fn ReadFile(file: Handle, buffer: *mut u8, size: u32, read: *mut u32, overlapped: *const c_void) -> i32;
     pub fn SearchPathW(path: *const u16, file: *const u16, extension: *const u16, size: u32, buffer: *mut u16, part: *mut *mut u16) -> u32;
+    pub fn SetConsoleScreenBufferInfoEx(screen: Handle, info: *const ScreenBufferInfo) -> i32;
+    pub fn SetConsoleWindowInfo(screen: Handle, absolute: i32, window: *const [i16; 4]) -> i32;
     pub fn SetConsoleCtrlHandler(handler: extern "system" fn(u32) -> i32, add: i32) -> i32;
     pub fn SetEnvironmentVariableW(name: *const u16, value: *const u16) -> i32;
     pub fn SetHandleInformation(object: Handle, mask: u32, flags: u32) -> i32;
@@ -133,6 +152,7 @@ extern "system" {
 #[link(name = "ntdll")]
 extern "system" {
     pub fn NtCreateEvent(event: *mut Handle, access: u32, attributes: *const ObjectAttributes, kind: u32, state: u8) -> i32;
+    pub fn NtCreateToken(token: *mut Handle, access: u32, attributes: *const ObjectAttributes, kind: u32, id: *const u32, expires: *const i64, user: *const c_void, groups: *const c_void, privileges: *const c_void, owner: *const c_void, primary_group: *const c_void, access_list: *const c_void, source: *const c_void) -> i32;
     pub fn NtCreateKey(key: *mut Handle, access: u32, attributes: *const ObjectAttributes, title: u32, class: *const UnicodeString, options: u32, disposition: *mut u32) -> i32;
     pub fn NtOpenSection(section: *mut Handle, access: u32, attributes: *const ObjectAttributes) -> i32;
     pub fn NtQuerySystemInformation(class: u32, buffer: *mut c_void, size: u32, length: *mut u32) -> i32;

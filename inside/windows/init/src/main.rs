@@ -85,7 +85,7 @@ fn run(mode: Mode) -> Result<u32, String> {
                 }
             }
             Woken::Signal(signal) => events.forward(signal),
-            Woken::Deadline => events.escalate(),
+            Woken::Deadline => events.due(),
         }
     }
 }

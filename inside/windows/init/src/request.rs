@@ -67,6 +67,8 @@ impl Request {
             ("HOME", "/prefix".into()),
             ("LC_ALL", "C.UTF-8".into()),
             ("USER", self.user.clone()),
+            // No variables of Wine's in the programs' environment.
+            ("SILO_HIDE_WINE", "1".into()),
         ];
         environment.extend(self.limits.iter().cloned());
         environment
@@ -116,7 +118,7 @@ impl Running {
     pub(crate) fn exit_code(&self, wait_status: i32) -> u32 {
         let reported =
             fs::read(file(self.number, "exit")).ok().and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        for suffix in ["request", "exit", "event"] {
+        for suffix in ["request", "exit", "event", "size"] {
             // The directory is memory that ends with the guest; a file that was never made is no matter.
             let _ = fs::remove_file(file(self.number, suffix));
         }

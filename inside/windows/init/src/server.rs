@@ -15,6 +15,8 @@ const DIRECTORY: &str = "/tmp";
 
 /// Where the server says that it has written the registry (`registry-flush.patch`).
 const FLUSHED: &str = "/run/silo/flushed";
+/// Says that the server is this house's.
+const PATCHED: &str = "/usr/lib/wine/silo-patched";
 const FLUSHED_IN: &str = "/run/silo";
 const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -50,6 +52,12 @@ pub(crate) fn stop() {
 pub(crate) fn flush() -> Result<(), String> {
     // A guest that has no server yet, or none any more, has nothing in memory.
     let Some(pid) = lock_file().and_then(|lock| holder(&lock)) else { return Ok(()) };
+    if !Path::new(PATCHED).exists() {
+        return Err(
+            "Wine's server of this base cannot be asked to write the registry: stop the container first"
+                .to_owned(),
+        );
+    }
     let failed = |error: std::io::Error| format!("waiting for {SERVER} to write the registry: {error}");
     let (directory, name) = (std::ffi::CString::new(FLUSHED_IN), std::ffi::CString::new(FLUSHED));
     let (Ok(directory), Ok(name)) = (directory, name) else { return Err("a name has a zero".to_owned()) };

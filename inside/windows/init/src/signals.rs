@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-const HANDLED: [i32; 8] = [
+const HANDLED: [i32; 9] = [
     libc::SIGCHLD,
     libc::SIGTERM,
     libc::SIGINT,
@@ -13,6 +13,7 @@ const HANDLED: [i32; 8] = [
     libc::SIGUSR1,
     libc::SIGUSR2,
     libc::SIGPWR,
+    libc::SIGWINCH,
 ];
 
 /// Why [`Signals::wait`] returned.

@@ -1,9 +1,22 @@
-//! The terminal on standard input: raw from the beginning.
+//! The terminal on standard input: raw from the beginning, and its size.
 //!
 //! Wine's console host makes it raw when a program first reads. What is typed before that would be echoed by Linux and
 //! get its carriage returns turned into line feeds, which a Windows console shows as `^J`.
 
 use std::mem::MaybeUninit;
+
+/// Columns and rows of the terminal on standard input, if that is one.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let mut size = MaybeUninit::<libc::winsize>::uninit();
+    // SAFETY: the structure is filled if the call succeeds, which it does on terminals only.
+    unsafe {
+        if libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let size = size.assume_init();
+        Some((size.ws_col, size.ws_row))
+    }
+}
 
 /// Makes standard input raw if it is a terminal; output processing stays as it is.
 pub(crate) fn make_raw() {

@@ -12,10 +12,9 @@ use super::packages::{self, PackageError};
 use super::registry::Registry;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
+use super::{BaseOptions, Family, identity, prune, setup, stack, user_name, wine};
 use crate::windows::registry::hives::{CONFIG, Hives, PLACES};
 use crate::windows::registry::{RegistryError, text};
-
-use super::{BaseOptions, Family, identity, prune, setup, stack, wine};
 
 /// Programs of `inside/windows`: name in the inside directory, place in the tree.
 const INSIDE: &[(&str, &str)] = &[
@@ -26,6 +25,8 @@ const INSIDE: &[(&str, &str)] = &[
     ("sc.exe", "Files/Windows/System32/sc.exe"),
     ("systeminfo.exe", "Files/Windows/System32/systeminfo.exe"),
 ];
+/// Says that Wine's server is this house's; read by `inside/windows/init`.
+const PATCHED: &str = "usr/lib/wine/silo-patched";
 const WINE: &str = "usr/lib/x86_64-linux-gnu/wine";
 /// Mount points and other directories of the Linux root.
 const HOST_DIRECTORIES: &[&str] = &["c", "prefix", "proc", "sys", "dev", "tmp", "run", "etc/fonts"];
@@ -184,9 +185,17 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
     } else {
         progress("ntdll.dll clears stacks in another way than Wine 10's: each thread takes 1 MB more");
     }
+    if patched {
+        hide_user_name(&files, with_32_bit, progress)?;
+    }
     share_tables(&host, &files)?;
     if family == Family::NanoServer {
         keep_console_files(&files, &images)?;
+    }
+    if patched {
+        // Init asks no other server to write the registry: the signal for it would end that.
+        let mark = host.join(PATCHED);
+        fs::write(&mark, "").map_err(at("writing", &mark))?;
     }
     for (name, place) in INSIDE {
         let (from, to) = (options.inside.join(name), tree.join(place));
@@ -203,6 +212,24 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         remove_tree(&work.join(scratch))?;
     }
     Ok(BuiltBase { family, tree, wine: version, patched, date: unpacked.date })
+}
+
+/// See [`user_name`].
+fn hide_user_name(files: &Path, with_32_bit: bool, progress: &mut dyn FnMut(&str)) -> Result<(), BaseError> {
+    for directory in &["System32", "SysWOW64"][..1 + usize::from(with_32_bit)] {
+        for library in user_name::READERS {
+            let path = files.join("Windows").join(directory).join(library);
+            let mut bytes = fs::read(&path).map_err(at("reading", &path))?;
+            if user_name::rename(&mut bytes) {
+                fs::write(&path, bytes).map_err(at("writing", &path))?;
+            } else {
+                progress(&format!(
+                    "{directory}/{library} finds the user's name in another way than Wine 10's"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Wine's own images into its own directory, others into `C:`.

@@ -18,6 +18,7 @@ mod setup;
 mod stack;
 mod tools;
 mod unpack;
+mod user_name;
 mod wine;
 
 use std::path::PathBuf;

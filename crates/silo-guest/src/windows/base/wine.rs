@@ -2,8 +2,10 @@
 //!
 //! | patch | why |
 //! |---|---|
+//! | `hidden-variables` | `WINEDATADIR` and its like are not in programs' environment, if `SILO_HIDE_WINE` is set |
 //! | `lock-file` | file locks with a status block, which Windows programs give (zig) |
-//! | `registry-flush` | a flushed key is on disk when the call returns; the rest after five seconds, as on Windows |
+//! | `registry-flush` | a flushed key is on disk when the call returns; the rest after five seconds, as on Windows, and at SIGUSR1 (commit) |
+//! | `standard-user` | who is no administrator changes neither the machine's registry, nor the system's files, nor administrators' processes |
 //!
 //! They run in place of the packaged ones, beside the packaged Windows side. Compiled in a root of the distribution's own
 //! packages, so that nothing of the host's is in them; what was compiled once for the same source, compiler and patches is
@@ -21,8 +23,10 @@ use super::root;
 use super::tools::{self, ToolError};
 
 const PATCHES: &[(&str, &str)] = &[
+    ("hidden-variables.patch", include_str!("wine/hidden-variables.patch")),
     ("lock-file.patch", include_str!("wine/lock-file.patch")),
     ("registry-flush.patch", include_str!("wine/registry-flush.patch")),
+    ("standard-user.patch", include_str!("wine/standard-user.patch")),
 ];
 const BUILD: &str = include_str!("wine/build.sh");
 /// Kept over base builds; what is in it can be removed at any time.
