@@ -174,3 +174,35 @@ fn ten_commits_are_as_one() {
     assert_eq!(ten, one);
     assert!(one.contains("K9") && !one.contains("K8") && one.contains("n9.txt"), "{one}");
 }
+
+#[test]
+fn a_tree_of_files_becomes_a_windows_image() {
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("app")).unwrap();
+    std::fs::write(dir.path().join("app/a.txt"), "one").unwrap();
+    let tar = dir.path().join("files.tar").display().to_string();
+    let made =
+        std::process::Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(dir.path()).arg("app").status();
+    assert!(made.unwrap().success());
+    d.ok(&["import", "--platform", "windows/amd64", &tar, "files:1"]);
+    assert_eq!(d.ok(&["inspect", "-f", "{{.Os}}/{{.Architecture}}", "files:1"]), "windows/amd64");
+    assert_eq!(layer_names(&d, "files:1"), ["Files", "Files/app", "Files/app/a.txt"]);
+    // A layer that is one already, such as a base's, stays as it is: the same image runs.
+    let saved = dir.path().join("base.tar").display().to_string();
+    d.ok(&["save", "-o", &saved, NANOSERVER]);
+    let script = "cd \"$1\" && tar -xf base.tar && python3 -c 'import json; print(json.load(open(\"manifest.json\"))[0][\"Layers\"][-1])'";
+    let layer =
+        std::process::Command::new("bash").args(["-c", script, "x"]).arg(dir.path()).output().unwrap();
+    let layer = dir.path().join(String::from_utf8_lossy(&layer.stdout).trim()).display().to_string();
+    d.ok(&["import", "--platform", "windows/amd64", &layer, "again:1"]);
+    assert_eq!(in_new(&d, "again:1", &["cmd", "/c", "echo runs"]), "runs");
+    // What NTFS cannot hold is refused by name, and nothing is left of it.
+    std::fs::write(dir.path().join("app/b:c"), "").unwrap();
+    let made =
+        std::process::Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(dir.path()).arg("app").status();
+    assert!(made.unwrap().success());
+    let said = d.docker(&["import", "--platform", "windows/amd64", &tar, "bad:1"]);
+    assert!(said.code == 1 && said.err.contains("b:c"), "{said:?}");
+    assert!(!d.ok(&["images"]).contains("bad"));
+}

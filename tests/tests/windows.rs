@@ -213,7 +213,7 @@ fn execs_stop_diff_and_commit() {
     d.ok(&["exec", "aa", "cmd", "/c", "mkdir c:\\dir & echo x> c:\\dir\\f.txt"]);
     d.ok(&["stop", "aa"]);
     let diff = d.ok(&["diff", "aa"]);
-    assert!(diff.contains("A /dir") && diff.contains("A /dir/f.txt"), "{diff}");
+    assert!(diff.contains(r"A C:\dir") && diff.contains(r"A C:\dir\f.txt"), "{diff}");
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("f").display().to_string();
     d.ok(&["cp", "aa:C:\\dir\\f.txt", &to]);

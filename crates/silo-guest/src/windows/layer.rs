@@ -39,8 +39,12 @@ pub(super) fn capture(changes: &Changes<'_>, to: &mut dyn Write) -> Result<(), G
     }
     let deltas: Vec<(&str, &[u8])> = deltas.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
     let whole: Vec<(&str, &[u8])> = whole.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let files = changes.top.join(FILES);
+    // Not there yet in a container that was never started.
+    std::fs::create_dir_all(&files)
+        .map_err(|source| GuestError::Io { doing: format!("making {}", files.display()), source })?;
     let upper = silo_layer::WindowsUpper {
-        files: &changes.top.join(FILES),
+        files: &files,
         lower: changes.layers,
         hives: &deltas,
         whole: &whole,
