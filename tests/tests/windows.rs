@@ -281,15 +281,16 @@ fn what_was_flushed_survives_a_kill_and_a_stop_comes_as_an_event() {
     assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "events"]), "7");
 }
 
+/// `cargo xtask soak boots` makes more rounds of it.
 #[test]
 fn programs_that_come_at_once_meet_one_system() {
     let d = Daemon::windows();
-    for round in 0..5 {
+    for round in 0..silo_tests::rounds(5) {
         let name = format!("at-once-{round}");
         d.ok(&["run", "-d", "-i", "--name", &name, NANOSERVER, "cmd"]);
         // The boot program has ended by then or not, the first program has started or not.
         std::thread::scope(|threads| {
-            for _ in 0..2 {
+            for _ in 0..3 {
                 threads.spawn(|| d.ok(&["exec", &name, "cmd", "/c", "ver"]));
             }
         });

@@ -23,20 +23,34 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
     suites::docker_py(root, &silo)
 }
 
-/// Long campaigns: the tests of the same name with more rounds.
+/// Campaigns: name, rounds if none are asked for, file and name of the test that has fewer of them.
+const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
+    ("kills", 50, "kills", ""),
+    ("boots", 30, "windows", "programs_that_come_at_once_meet_one_system"),
+    ("bases", 2, "bases", "the_same_packages_make_the_same_base"),
+];
+
+/// Long campaigns: tests with more rounds.
 pub(crate) fn run_soak(root: &Path, arguments: Vec<String>) -> Outcome {
-    let word = |i: usize, default: &str| arguments.get(i).cloned().unwrap_or_else(|| default.to_owned());
-    if word(0, "") != "kills" {
-        return Err(format!("soak {:?}: there is only `soak kills [ROUNDS [SEED]]`", word(0, "")));
-    }
-    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs()).to_string();
-    for i in [1, 2] {
-        word(i, "1").parse::<u64>().map_err(|_| format!("soak kills: {:?} is no number", word(i, "1")))?;
+    let word = |i: usize, default: String| arguments.get(i).cloned().unwrap_or(default);
+    let name = word(0, String::new());
+    let Some((_, rounds, file, test)) = CAMPAIGNS.iter().find(|(other, ..)| *other == name) else {
+        let names: Vec<&str> = CAMPAIGNS.iter().map(|(name, ..)| *name).collect();
+        return Err(format!("soak {name:?}: there are {} [ROUNDS [SEED]]", names.join(", ")));
+    };
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs());
+    let (rounds, seed) = (word(1, rounds.to_string()), word(2, seed.to_string()));
+    for number in [&rounds, &seed] {
+        number.parse::<u64>().map_err(|_| format!("soak {name}: {number:?} is no number"))?;
     }
     packages::ensure(packages::RUN)?;
     let silo = build(root)?;
+    if *file != "kills" {
+        packages::ensure(packages::BUILD)?;
+        inside(root)?;
+    }
     let mut command = Command::new("cargo");
     command.current_dir(root).env("SILO_BIN", &silo);
-    command.env("SILO_SOAK_ROUNDS", word(1, "50")).env("SILO_SOAK_SEED", word(2, &seed));
-    crate::run(command.args(["test", "-p", "silo-tests", "--test", "kills", "--", "--nocapture"]))
+    command.env("SILO_SOAK_ROUNDS", rounds).env("SILO_SOAK_SEED", seed);
+    crate::run(command.args(["test", "-p", "silo-tests", "--test", file, "--", "--nocapture", test]))
 }

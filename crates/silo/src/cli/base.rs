@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::Value;
 use silo_engine::guest::inside;
-use silo_engine::guest::windows::base::{BaseOptions, Family, PackageSource, build};
+use silo_engine::guest::windows::base::{BaseOptions, Family, PackageSource, build, download};
 
 use super::client::Client;
 
@@ -22,6 +22,13 @@ pub(crate) enum BaseCommand {
         /// Write the image archive to this file instead of loading it
         #[arg(long, short)]
         output: Option<PathBuf>,
+    },
+    /// Fetch the packages that a base is built from into a directory, for `build --packages`
+    Fetch {
+        /// nanoserver or servercore
+        family: String,
+        /// Made if it is not there
+        directory: PathBuf,
     },
     /// List bases
     Ls {
@@ -50,6 +57,10 @@ pub(crate) fn main(client: &Client, command: BaseCommand) -> Result<(), String> 
     match command {
         BaseCommand::Build { family: name, packages, output } => {
             build_base(client, family(&name)?, packages, output)
+        }
+        BaseCommand::Fetch { family: name, directory } => {
+            let work = work_directory()?;
+            download(family(&name)?, &directory, work.path()).map_err(|e| e.to_string())
         }
         BaseCommand::Ls { json } => list(client, json),
         BaseCommand::Inspect { family: name } => {
@@ -92,10 +103,7 @@ fn build_base(
     let inside = inside::program("silo-init")
         .and_then(|p| p.parent().map(std::path::Path::to_path_buf))
         .ok_or("the programs that run inside Windows containers are not installed beside silo (cargo xtask install)")?;
-    let work = tempfile::Builder::new()
-        .prefix("silo-base-")
-        .tempdir_in("/var/tmp")
-        .map_err(|e| format!("making a directory in /var/tmp: {e}"))?;
+    let work = work_directory()?;
     let packages = packages.map_or(PackageSource::HostsMirror, PackageSource::Directory);
     let options = BaseOptions { family, packages, inside, work: work.path().to_owned() };
     let built = build(&options, &mut |step| eprintln!("{step}")).map_err(|e| e.to_string())?;
@@ -114,6 +122,11 @@ fn build_base(
         drop(reader);
         packing.join().map_err(|_| "packing the base panicked".to_owned())?.and(loaded)
     })
+}
+
+fn work_directory() -> Result<tempfile::TempDir, String> {
+    let directory = tempfile::Builder::new().prefix("silo-base-").tempdir_in("/var/tmp");
+    directory.map_err(|e| format!("making a directory in /var/tmp: {e}"))
 }
 
 fn show(line: Value) -> Result<(), String> {

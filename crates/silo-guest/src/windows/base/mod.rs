@@ -28,7 +28,7 @@ const HOST: &str = "Host";
 
 pub use archive::ArchiveError;
 pub use build::{BaseError, BuiltBase, build};
-pub use packages::PackageSource;
+pub use packages::{PackageError, PackageSource, download};
 
 /// Which of Microsoft's base images a base stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

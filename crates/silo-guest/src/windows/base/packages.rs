@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::Family;
 use super::tools::{self, ToolError};
 
 /// The release whose Wine can run today's Windows programs (10.0; bookworm's 8.0 cannot).
@@ -45,7 +46,8 @@ const COMPILER: &[&str] = &[
 pub enum PackageSource {
     /// The mirror that the host's own package sources name.
     HostsMirror,
-    /// A directory of `.deb` files, complete.
+    /// A directory of `.deb` files, complete; in `source` below it Wine's source package and a compiler's `.deb` files.
+    /// [`download`] makes such a one.
     Directory(PathBuf),
 }
 
@@ -125,6 +127,25 @@ pub(super) fn each_entry(
         Ok(())
     })?
     .map_err(io(doing()))
+}
+
+/// Fetches a base's packages from the host's mirror into `directory`, laid out as [`PackageSource::Directory`] wants
+/// them: for hosts without a mirror, and for building the same base again. `work` is a directory that is this call's own.
+pub fn download(family: Family, directory: &Path, work: &Path) -> Result<(), PackageError> {
+    let source = PackageSource::HostsMirror;
+    let packages = obtain(&source, family == Family::ServerCore, work)?;
+    let version = version(&packages, "libwine").ok_or_else(|| PackageError::Empty(directory.to_owned()))?;
+    let sources =
+        sources(&source, &version, work)?.into_iter().flat_map(|s| [s.source, s.compiler]).flatten();
+    let own = directory.join("source");
+    fs::create_dir_all(&own).map_err(io(format!("creating {}", own.display())))?;
+    for (path, to) in
+        packages.iter().map(|path| (path.clone(), directory)).chain(sources.map(|path| (path, &*own)))
+    {
+        let to = to.join(path.file_name().unwrap_or_default());
+        fs::copy(&path, &to).map_err(io(format!("copying {} to {}", path.display(), to.display())))?;
+    }
+    Ok(())
 }
 
 /// Wine's source package, and the packages of a system that can compile it.

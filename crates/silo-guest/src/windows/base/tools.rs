@@ -39,7 +39,6 @@ fn finish(tool: &str, args: &[&OsStr], output: &std::process::Output) -> Result<
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<_> = message.lines().rev().take(5).collect();
     Err(ToolError::Failed {
         tool: format!(
             "{tool} {}",
@@ -48,8 +47,18 @@ fn finish(tool: &str, args: &[&OsStr], output: &std::process::Output) -> Result<
                 .map_or(String::new(), |a| a.to_string_lossy().into_owned(),)
         ),
         status: output.status.to_string(),
-        message: lines.into_iter().rev().collect::<Vec<_>>().join("; "),
+        message: essence(&message),
     })
+}
+
+/// What `apt-get` calls errors, which need not be what it says last; of other tools the end.
+fn essence(message: &str) -> String {
+    let mut lines: Vec<&str> = message.lines().filter(|line| line.starts_with("E: ")).collect();
+    if lines.is_empty() {
+        lines = message.lines().collect();
+        lines.drain(..lines.len().saturating_sub(5));
+    }
+    lines.join("; ")
 }
 
 /// Runs `tool` in `directory` to its end.
@@ -89,4 +98,17 @@ pub(super) fn read_from<T>(
         tool: tool.into(),
         source: std::io::Error::other("no standard output"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::essence;
+
+    #[test]
+    fn an_error_is_told_though_explanations_follow() {
+        let apt = "E: Failed to fetch i386/Packages\n  size\n  hash\n  hash\n  date\n  x\nE: Some failed\n";
+        assert_eq!(essence(apt), "E: Failed to fetch i386/Packages; E: Some failed");
+        assert_eq!(essence("a\nb\nc\nd\ne\nf"), "b; c; d; e; f");
+        assert_eq!(essence(""), "");
+    }
 }
