@@ -26,7 +26,9 @@ const KNOWN: &[&str] =
 /// Code without comments, and without the tests that stand at its end.
 fn code(text: &str) -> String {
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
-    code.lines().map(|l| l.split("//").next().unwrap_or(l)).collect::<Vec<_>>().join("\n")
+    let lines: Vec<_> = code.lines().map(|l| l.split("//").next().unwrap_or(l)).collect();
+    // Who may see a thing is no use of it.
+    lines.join("\n").replace("pub(in crate::", "pub(in ")
 }
 
 /// `a::{b, c::{d, e}}` as its single paths.
