@@ -140,6 +140,34 @@ fn a_registry_is_seen_into() {
 }
 
 #[test]
+fn an_export_imports_to_the_same_system() {
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    let mount = format!("{}:C:\\mounted", dir.path().display());
+    d.ok(&["run", "-d", "-i", "--name", "whole", "-v", &mount, NANOSERVER, "cmd"]);
+    let change = format!(
+        r"reg add {MACHINE} /v V /d 1 /f & reg add HKCU\Acme /v U /d 2 /f & echo one> C:\a.txt & echo x> C:\mounted\not.txt & del C:\Windows\System32\sc.exe"
+    );
+    d.ok(&["exec", "whole", "cmd", "/c", &change]);
+    for state in ["running", "stopped"] {
+        let tar = dir.path().join("whole.tar").display().to_string();
+        d.ok(&["export", "-o", &tar, "whole"]);
+        d.ok(&["import", "--platform", "windows/amd64", "-c", "CMD cmd /c ver", &tar, state]);
+        let look = format!(
+            r"reg query {MACHINE} & reg query HKCU\Acme & type C:\a.txt & dir /b C:\mounted & if not exist C:\Windows\System32\sc.exe echo gone"
+        );
+        let said = d.docker(&["run", "--rm", state, "cmd", "/c", &look]).out;
+        for part in ["V    REG_SZ    1", "U    REG_SZ    2", "one", "gone"] {
+            assert!(said.contains(part), "{state}: {part}: {said}");
+        }
+        assert!(!said.contains("not.txt"), "{said}");
+        if state == "running" {
+            d.ok(&["stop", "-t", "5", "whole"]);
+        }
+    }
+}
+
+#[test]
 fn ten_commits_are_as_one() {
     let d = Daemon::windows();
     let mut image = NANOSERVER.to_owned();

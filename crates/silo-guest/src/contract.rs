@@ -364,6 +364,15 @@ pub trait Guest: Send + Sync {
     fn env_case_sensitive(&self) -> bool;
     /// Writes a container's changes as a plain tar in this guest's layer format.
     fn capture(&self, changes: &Changes<'_>, to: &mut dyn std::io::Write) -> Result<(), GuestError>;
+    /// Writes all of a container's visible files as a tar: of a guest whose layers have a format of their own, as a base
+    /// layer, so that an import of it runs. `root` is an open view of the container's root directory. Of what is mounted
+    /// there only the mount points are written.
+    fn export(
+        &self,
+        root: std::os::fd::BorrowedFd<'_>,
+        of: &Changes<'_>,
+        to: &mut dyn std::io::Write,
+    ) -> Result<(), GuestError>;
     /// Files whose change is not in the directory of [`Guest::changes`] but kept elsewhere: paths as `docker diff` shows
     /// them, and whether the chain has no such file.
     fn changed_elsewhere(&self, _changes: &Changes<'_>) -> Result<Vec<(String, bool)>, GuestError> {

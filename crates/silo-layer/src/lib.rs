@@ -24,5 +24,6 @@ pub use pack::{pack_tree, pack_upper};
 pub use unpack::{Limits, Unpacked, unpack};
 pub use usage::usage;
 pub use windows::{
-    WindowsUpper, find_windows, fuzz_windows, pack_windows_tree, pack_windows_upper, unpack_windows,
+    WindowsRoot, WindowsUpper, find_windows, fuzz_windows, pack_windows_root, pack_windows_tree,
+    pack_windows_upper, unpack_windows,
 };

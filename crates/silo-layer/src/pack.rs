@@ -90,7 +90,7 @@ pub fn pack_tree(
 }
 
 /// The id of the mount that a node is on (statx(2), `STATX_MNT_ID`).
-fn mount_of(node: &OwnedFd) -> Result<u64, Errno> {
+pub(crate) fn mount_of(node: &OwnedFd) -> Result<u64, Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     fs::statx(node, "", flags, fs::StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id)
 }

@@ -214,9 +214,11 @@ impl Engine {
     /// The whole file tree as tar.
     pub async fn export(&self, name: &str) -> Result<ByteStream> {
         let entry = self.find(name)?;
+        self.flush(&entry).await?;
         let record = entry.record();
-        let root = placement::guest(record.os)?.changes().1.to_owned();
-        let offset = self.id_offset(&record);
+        let guest = placement::guest(record.os)?;
+        let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
+        let top = self.dir(&entry.id).join("top");
         let engine = self.clone();
         self.inner.events.container(&record, "export", &[]);
         Ok(stream(move |to| {
@@ -226,15 +228,15 @@ impl Engine {
                     &entry,
                     Box::new(move |dir| {
                         let mut to = Pieces { to: sender, buffer: Vec::new() };
-                        silo_image::layer::pack_tree(
-                            dir.as_fd(),
-                            Path::new(&root),
-                            "",
-                            offset,
-                            true,
-                            &mut to,
-                        )
-                        .map_err(|e| EngineError::internal(e.to_string()))?;
+                        let now = Timestamp::now();
+                        let of = silo_guest::Changes {
+                            layers: &layers,
+                            top: &top,
+                            id_range: record.id_range,
+                            user: &record.spec.config.user,
+                            time: (now.as_second(), 0),
+                        };
+                        guest.export(dir.as_fd(), &of, &mut to).map_err(guest_error)?;
                         to.flush().map_err(internal("packing"))
                     }),
                 )

@@ -89,6 +89,18 @@ impl Guest for LinuxGuest {
         })
     }
 
+    fn export(
+        &self,
+        root: std::os::fd::BorrowedFd<'_>,
+        _of: &Changes<'_>,
+        to: &mut dyn std::io::Write,
+    ) -> Result<(), GuestError> {
+        silo_layer::pack_tree(root, Path::new("/"), "", 0, true, to).map_err(|e| GuestError::Io {
+            doing: "packing the container's files".to_owned(),
+            source: std::io::Error::other(e.to_string()),
+        })
+    }
+
     fn layer_files(&self) -> &'static str {
         ""
     }

@@ -1,12 +1,16 @@
 //! A container's changes as a Windows layer: its files, and the hives of its registry that differ.
 
 use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::contract::{Changes, GuestError};
 
 use super::registry::RegistryError;
 use super::registry::capture::{Captured, capture as read_registry};
-use super::registry::hives::PLACES;
+use super::registry::hives::{CONFIG, PLACES};
 use super::users::Account;
 
 /// Of `top`: the upper directories of `C:` and of Wine's prefix.
@@ -83,4 +87,37 @@ pub(super) fn registry_archive(of: &Changes<'_>, to: &mut dyn Write) -> Result<(
         archive.append_data(&mut header, &name, &bytes[..]).map_err(failed)?;
     }
     archive.finish().map_err(failed)
+}
+
+/// See [`crate::Guest::export`]: `Files` with whole hives, as a base has them, and the base's own Linux side.
+pub(super) fn export(root: BorrowedFd<'_>, of: &Changes<'_>, to: &mut dyn Write) -> Result<(), GuestError> {
+    let (captured, profile) = registry(of)?;
+    let registry = captured.new;
+    let failed = |doing: &str, source| GuestError::Io { doing: doing.to_owned(), source };
+    let bytes = |hive: &silo_hive::Hive| {
+        hive.to_bytes().map_err(|e| failed("writing the registry", std::io::Error::other(e)))
+    };
+    let mut whole = Vec::new();
+    for (place, hive) in PLACES.iter().zip(&registry.hives.0) {
+        whole.push((format!("{CONFIG}/{}", place.file), bytes(hive)?));
+    }
+    if captured.old.user != registry.user {
+        whole.push((format!("{profile}/NTUSER.DAT"), bytes(&registry.user)?));
+    }
+    let whole: Vec<(&str, &[u8])> = whole.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+    let base = of.layers.last().map(|base| base.join(super::base::HOST));
+    let linux: Vec<(&str, &Path)> = base.iter().map(|path| (super::base::HOST, path.as_path())).collect();
+    let drive =
+        rustix::fs::openat(root, "c", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed("opening C:", e.into()))?;
+    let files = format!("/proc/self/fd/{}", drive.as_raw_fd());
+    let all = silo_layer::WindowsRoot {
+        files: Path::new(&files),
+        layers: of.layers,
+        whole: &whole,
+        time: of.time,
+        linux: &linux,
+    };
+    silo_layer::pack_windows_root(&all, to)
+        .map_err(|e| failed("packing the container's files", std::io::Error::other(e.to_string())))
 }

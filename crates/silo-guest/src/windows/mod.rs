@@ -71,6 +71,15 @@ impl Guest for WindowsGuest {
         layer::capture(changes, to)
     }
 
+    fn export(
+        &self,
+        root: std::os::fd::BorrowedFd<'_>,
+        of: &Changes<'_>,
+        to: &mut dyn std::io::Write,
+    ) -> Result<(), GuestError> {
+        layer::export(root, of, to)
+    }
+
     fn changed_elsewhere(&self, changes: &Changes<'_>) -> Result<Vec<(String, bool)>, GuestError> {
         layer::changed_hives(changes)
     }

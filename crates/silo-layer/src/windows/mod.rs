@@ -26,7 +26,7 @@ pub use find::find_windows;
 pub use fuzz::fuzz_windows;
 pub use pack::pack_windows_tree;
 pub use unpack::unpack_windows;
-pub use upper::{WindowsUpper, pack_windows_upper};
+pub use upper::{WindowsRoot, WindowsUpper, pack_windows_root, pack_windows_upper};
 
 /// Root of what shows at `C:`.
 const FILES: &str = "Files";

@@ -54,6 +54,7 @@ pub fn pack_windows_tree(
         own: &[],
         whole: &[],
         time: (0, 0),
+        mount: None,
         drives,
     };
     for name in read_names(&root, tree)? {
@@ -120,6 +121,8 @@ pub(super) struct Packer<'a> {
     pub(super) whole: &'a [(&'a str, &'a [u8])],
     /// Their time.
     pub(super) time: (i64, i64),
+    /// The mount to stay on; of others only the directory is written.
+    pub(super) mount: Option<u64>,
     /// What makes up the drives of [`drive`], uppermost first.
     pub(super) drives: [Vec<PathBuf>; 2],
 }
@@ -246,6 +249,15 @@ impl Packer<'_> {
                 crate::diff::is_mount_point(self.own, &at, &stat)
             };
             if kind == FileType::Socket || kind == FileType::RegularFile && mount_point() {
+                continue;
+            }
+            if self.mount.is_some()
+                && self.mount != Some(pack::mount_of(&node).map_err(|e| failed(e.into()))?)
+            {
+                if kind == FileType::Directory {
+                    let described = describe::made(true, 0, self.time, true);
+                    described.header(&full).write(&mut self.writer).map_err(failed)?;
+                }
                 continue;
             }
             let below = match kind {

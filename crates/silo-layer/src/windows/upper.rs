@@ -9,7 +9,7 @@ use super::describe::{self, Described};
 use super::pack::{Packer, open_directory};
 use super::{FILES, HIVES, names};
 use crate::write::Writer;
-use crate::{LayerError, merge};
+use crate::{LayerError, merge, pack};
 
 /// What a container changed.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,7 @@ pub fn pack_windows_upper(upper: &WindowsUpper<'_>, to: &mut dyn Write) -> Resul
         own: upper.own,
         whole: upper.whole,
         time: upper.time,
+        mount: None,
         drives,
     };
     directory(upper.time).header(FILES).write(&mut packer.writer).map_err(failed)?;
@@ -64,6 +65,46 @@ pub fn pack_windows_upper(upper: &WindowsUpper<'_>, to: &mut dyn Write) -> Resul
             .write(&mut packer.writer)
             .map_err(failed)?;
         packer.writer.content(content, size).map_err(failed)?;
+    }
+    packer.writer.finish().map_err(failed)
+}
+
+/// What a container is, to be a base: all of `C:`, and further trees in Linux' form.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowsRoot<'a> {
+    /// `C:` as the container shows it.
+    pub files: &'a Path,
+    /// The trees that make it up, uppermost first: values that are kept aside are there.
+    pub layers: &'a [PathBuf],
+    /// As in [`WindowsUpper`].
+    pub whole: &'a [(&'a str, &'a [u8])],
+    /// As in [`WindowsUpper`].
+    pub time: (i64, i64),
+    /// Names and directories of trees in Linux' form.
+    pub linux: &'a [(&'a str, &'a Path)],
+}
+
+/// Writes all of a container as the plain tar of a base layer. Of what is mounted in `C:` only the mount points are there.
+pub fn pack_windows_root(root: &WindowsRoot<'_>, to: &mut dyn Write) -> Result<(), LayerError> {
+    let failed = |e| LayerError::io("writing the archive of", root.files, e);
+    let files = open_directory(root.files)?;
+    let drives = [vec![root.files.to_owned()], Vec::new()];
+    let mut packer = Packer {
+        writer: Writer::new(to, 0),
+        chain: Chain::new(root.layers.iter().map(PathBuf::as_path)),
+        links: HashMap::new(),
+        own: &[],
+        whole: root.whole,
+        time: root.time,
+        mount: Some(pack::mount_of(&files).map_err(|e| failed(e.into()))?),
+        drives,
+    };
+    directory(root.time).header(FILES).write(&mut packer.writer).map_err(failed)?;
+    packer.children(&files, &[FILES.to_owned()], FILES, &[])?;
+    for (name, path) in root.linux {
+        let node = open_directory(path)?;
+        let stat = rustix::fs::fstat(&node).map_err(|e| LayerError::io("reading", path, e))?;
+        packer.writer = pack::pack_layer_node(packer.writer, node, &stat, name)?;
     }
     packer.writer.finish().map_err(failed)
 }

@@ -24,7 +24,7 @@ mod wine;
 use std::path::PathBuf;
 
 /// A base's top directory of the Linux side, in Linux' form.
-const HOST: &str = "Host";
+pub(super) const HOST: &str = "Host";
 
 pub use archive::ArchiveError;
 pub use build::{BaseError, BuiltBase, build};
