@@ -22,7 +22,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench     measure silo and dockerd side by side (installs dockerd)
   soak kills [ROUNDS [SEED]]   kill the daemon at random moments (50)
   soak boots [ROUNDS]          start programs in a Windows container while it boots (30)
-  soak bases [ROUNDS]          build a base from the same packages and compare (2)
+  soak bases [ROUNDS]          build a base from the same packages and compare (5)
   install   install silo on this machine: executable, inside programs, systemd unit
   inside    build the programs that run inside containers
 ";

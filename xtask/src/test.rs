@@ -27,7 +27,7 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
 const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
     ("kills", 50, "kills", ""),
     ("boots", 30, "windows", "programs_that_come_at_once_meet_one_system"),
-    ("bases", 2, "bases", "the_same_packages_make_the_same_base"),
+    ("bases", 5, "bases", "the_same_packages_make_the_same_base"),
 ];
 
 /// Long campaigns: tests with more rounds.
