@@ -15,8 +15,6 @@ const DIRECTORY: &str = "/tmp";
 
 /// Where the server says that it has written the registry (`registry-flush.patch`).
 const FLUSHED: &str = "/run/silo/flushed";
-/// Says that the server is this house's.
-const PATCHED: &str = "/usr/lib/wine/silo-patched";
 const FLUSHED_IN: &str = "/run/silo";
 const FLUSH_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -52,15 +50,12 @@ pub(crate) fn stop() {
 pub(crate) fn flush() -> Result<(), String> {
     // A guest that has no server yet, or none any more, has nothing in memory.
     let Some(pid) = lock_file().and_then(|lock| holder(&lock)) else { return Ok(()) };
-    if !Path::new(PATCHED).exists() {
-        return Err(
-            "Wine's server of this base cannot be asked to write the registry: stop the container first"
-                .to_owned(),
-        );
-    }
+    let end = std::time::Instant::now() + FLUSH_LIMIT;
+    wait_until_asked_for(pid, end)?;
     let failed = |error: std::io::Error| format!("waiting for {SERVER} to write the registry: {error}");
     let (directory, name) = (std::ffi::CString::new(FLUSHED_IN), std::ffi::CString::new(FLUSHED));
     let (Ok(directory), Ok(name)) = (directory, name) else { return Err("a name has a zero".to_owned()) };
+    fs::create_dir_all(FLUSHED_IN).map_err(failed)?;
     // SAFETY: paths are terminated; the descriptor is ours and closed at this process's end.
     let watch = unsafe {
         let watch = libc::inotify_init1(libc::IN_CLOEXEC);
@@ -72,7 +67,6 @@ pub(crate) fn flush() -> Result<(), String> {
         libc::kill(pid, libc::SIGUSR1);
         watch
     };
-    let end = std::time::Instant::now() + FLUSH_LIMIT;
     while !Path::new(FLUSHED).exists() {
         let left = end.saturating_duration_since(std::time::Instant::now()).as_millis() as i32;
         let mut poll = libc::pollfd { fd: watch, events: libc::POLLIN, revents: 0 };
@@ -86,6 +80,29 @@ pub(crate) fn flush() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Waits until the server handles SIGUSR1: it has the lock a moment before that, and the signal would end it. Of a base
+/// with the packaged server it never does.
+fn wait_until_asked_for(pid: i32, end: std::time::Instant) -> Result<(), String> {
+    const BIT: u64 = 1 << (libc::SIGUSR1 - 1);
+    const STEP: std::time::Duration = std::time::Duration::from_millis(5);
+    // The server of this house gets there within milliseconds.
+    let end = end.min(std::time::Instant::now() + std::time::Duration::from_secs(2));
+    loop {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        if caught.is_some_and(|mask| mask & BIT != 0) {
+            return Ok(());
+        }
+        if std::time::Instant::now() > end {
+            return Err(format!(
+                "{SERVER} of this base cannot be asked to write the registry: stop the container first"
+            ));
+        }
+        std::thread::sleep(STEP);
+    }
 }
 
 fn lock_file() -> Option<File> {

@@ -25,8 +25,6 @@ const INSIDE: &[(&str, &str)] = &[
     ("sc.exe", "Files/Windows/System32/sc.exe"),
     ("systeminfo.exe", "Files/Windows/System32/systeminfo.exe"),
 ];
-/// Says that Wine's server is this house's; read by `inside/windows/init`.
-const PATCHED: &str = "usr/lib/wine/silo-patched";
 const WINE: &str = "usr/lib/x86_64-linux-gnu/wine";
 /// Mount points and other directories of the Linux root.
 const HOST_DIRECTORIES: &[&str] = &["c", "prefix", "proc", "sys", "dev", "tmp", "run", "etc/fonts"];
@@ -191,11 +189,6 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
     share_tables(&host, &files)?;
     if family == Family::NanoServer {
         keep_console_files(&files, &images)?;
-    }
-    if patched {
-        // Init asks no other server to write the registry: the signal for it would end that.
-        let mark = host.join(PATCHED);
-        fs::write(&mark, "").map_err(at("writing", &mark))?;
     }
     for (name, place) in INSIDE {
         let (from, to) = (options.inside.join(name), tree.join(place));

@@ -1,9 +1,11 @@
 //! What a container made of its registry.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use silo_hive::{Hive, Key};
 
 use super::hives::{Hives, PLACES};
@@ -12,7 +14,7 @@ use super::{RegistryError, at, chain, hive_error, machine, text};
 use crate::windows::users::Account;
 
 /// A larger registry file is refused.
-const LARGEST: u64 = 512 << 20;
+const LARGEST: u64 = 256 << 20;
 
 /// A registry.
 #[derive(Debug, Clone)]
@@ -101,16 +103,19 @@ impl Changed {
 
 fn read(prefix: &Path, name: &str) -> Result<Option<Key>, RegistryError> {
     let path = prefix.join(name);
-    let metadata = match path.symlink_metadata() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(at("reading", &path))?,
+    // Programs of the container can write here: nothing is followed, nothing is waited for.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => File::from(other.map_err(|e| at("reading", &path)(e.into()))?),
     };
-    // Programs of the container can write here.
+    let metadata = file.metadata().map_err(at("reading", &path))?;
     if !metadata.is_file() || metadata.len() > LARGEST {
-        let source = io::Error::other("it is no file, or larger than 512 MiB");
+        let source = io::Error::other("it is no file, or larger than 256 MiB");
         return Err(at("reading", &path)(source));
     }
-    let bytes = fs::read(&path).map_err(at("reading", &path))?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(at("reading", &path))?;
     text::read(&bytes).map(Some).map_err(|source| RegistryError::Text { path, source })
 }
 
@@ -149,6 +154,7 @@ fn inherit(key: &mut Key, security: &bytes::Bytes) {
 mod tests {
     use super::*;
     use silo_hive::Value;
+    use std::fs;
 
     fn base() -> Hives {
         let mut machine = Key::new("Machine");
@@ -227,7 +233,11 @@ mod tests {
     fn a_file_that_a_program_spoilt_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(SYSTEM), "WINE REGISTRY Version 2\n[x\n").unwrap();
-        let error = capture(&[dir.path().join("none")], dir.path(), Account::User).unwrap_err().to_string();
-        assert!(error.contains("system.reg: line 2"), "{error}");
+        let captured =
+            || capture(&[dir.path().join("none")], dir.path(), Account::User).unwrap_err().to_string();
+        assert!(captured().contains("system.reg: line 2"), "{}", captured());
+        fs::remove_file(dir.path().join(SYSTEM)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(SYSTEM)).unwrap();
+        assert!(captured().contains("system.reg"), "{}", captured());
     }
 }
