@@ -60,6 +60,8 @@ fn files_and_registry_come_back_elsewhere_deletions_too() {
     ]);
     run(&["sc", "create", "Acme", "binPath=", r"C:\windows\system32\CExecSvc.exe", "start=", "demand"]);
     run(&["cmd", "/c", r"mkdir C:\Acme & echo one> C:\Acme\a.txt & del C:\Windows\System32\sc.exe"]);
+    // A value of a root itself.
+    run(&["reg", "add", "HKCU", "/v", "Root", "/d", "top", "/f"]);
     let diff = d.ok(&["diff", "inst"]);
     for line in [
         r"C C:\Windows\System32\config\SOFTWARE",
@@ -70,6 +72,8 @@ fn files_and_registry_come_back_elsewhere_deletions_too() {
     ] {
         assert!(diff.lines().any(|l| l == line), "{line} in {diff}");
     }
+    d.ok(&["exec", "inst", "reg", "add", MACHINE, "/v", "Late", "/d", "1", "/f"]);
+    d.ok(&["pause", "inst"]);
     d.ok(&["commit", "-a", "Ann", "-m", "installed", "-c", "ENV ACME=1", "inst", "acme:1"]);
     let names = layer_names(&d, "acme:1");
     let hives: Vec<&str> = names.iter().filter_map(|n| n.strip_prefix("Hives/")).collect();
@@ -85,8 +89,10 @@ fn files_and_registry_come_back_elsewhere_deletions_too() {
     for d in [&d, &other] {
         let query = |key: &str| in_new(d, "acme:1", &["reg", "query", key]);
         let machine = query(MACHINE);
+        assert!(machine.contains("Late    REG_SZ    1"), "{machine}");
         assert!(machine.contains("Version    REG_SZ    1.2") && machine.contains("0x11170"), "{machine}");
         assert!(query(r"HKCU\Software\Acme").contains("Mine    REG_SZ    yes"));
+        assert!(query("HKCU").contains("Root    REG_SZ    top"));
         assert!(query(r"HKLM\System\CurrentControlSet\Services\Acme").contains("CExecSvc.exe"));
         let version = query(r"HKLM\Software\Microsoft\Windows NT\CurrentVersion");
         assert!(version.contains("CurrentBuildNumber") && !version.contains("DisplayVersion"), "{version}");

@@ -72,10 +72,8 @@ impl Engine {
 
     /// Lets guests forget what they made of chains that are no image's any more.
     pub(crate) fn forget_chains(&self) {
-        for os in [silo_guest::Os::Linux, silo_guest::Os::Windows] {
-            if let Some(guest) = silo_guest::of(os) {
-                guest.forget_chains(&self.inner.config.root, &|chain| self.inner.images.has_chain(chain));
-            }
+        for guest in silo_guest::all() {
+            guest.forget_chains(&self.inner.config.root, &|chain| self.inner.images.has_chain(chain));
         }
     }
 

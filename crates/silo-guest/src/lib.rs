@@ -10,6 +10,11 @@ pub mod windows;
 
 pub use contract::*;
 
+/// Every guest.
+pub fn all() -> [&'static dyn Guest; 2] {
+    [&linux::LinuxGuest, &windows::WindowsGuest]
+}
+
 /// The guest of an OS.
 pub fn of(os: Os) -> Option<&'static dyn Guest> {
     match os {

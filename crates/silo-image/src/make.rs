@@ -75,11 +75,11 @@ impl ImageStore {
             options.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
         let mut config = ContainerConfig::default();
         changes::apply(&mut config, &options.changes, &options.shell)?;
-        let _writing = self.writing.lock();
         let tar = match options.os == WINDOWS {
             true => self.as_windows_layer(tar)?,
             false => tar,
         };
+        let _writing = self.writing.lock();
         let layer = self.layers.add(&options.os, &[], None, tar)?;
         let now = Timestamp::now();
         let arch = if options.architecture.is_empty() { architecture() } else { &options.architecture };
@@ -163,17 +163,22 @@ impl ImageStore {
     /// A tar to import as a Windows layer: one that is a layer already as it is, any other as what is on `C:`.
     fn as_windows_layer(&self, tar: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
         let failed = || io("reading the archive to import");
-        let mut plain = silo_layer::decompress(tar).map_err(failed())?;
+        let limits = silo_layer::Limits::default();
+        let mut plain = silo_layer::decompress(tar).map_err(failed())?.take(limits.bytes.saturating_add(1));
         let mut spool = tempfile_in(&self.scratch)?;
-        std::io::copy(&mut plain, &mut spool).map_err(failed())?;
+        let length = std::io::copy(&mut plain, &mut spool).map_err(failed())?;
+        if length > limits.bytes {
+            return Err(ImageError::Invalid(format!("the archive has more than {} bytes", limits.bytes)));
+        }
         spool.seek(SeekFrom::Start(0)).map_err(failed())?;
-        let is_layer = tar::Archive::new(&spool).entries().map_err(failed())?.next().is_some_and(|first| {
-            first.is_ok_and(|first| {
-                let first = String::from_utf8_lossy(&first.path_bytes()).into_owned();
-                let mut parts = first.split('/').filter(|part| !matches!(*part, "" | "."));
-                parts.next().is_some_and(|root| WINDOWS_ROOTS.contains(&root))
-            })
-        });
+        let mut roots = std::collections::BTreeSet::new();
+        for entry in tar::Archive::new(&spool).entries_with_seek().map_err(failed())? {
+            let name = entry.map_err(failed())?.path_bytes().into_owned();
+            let name = String::from_utf8_lossy(&name).into_owned();
+            roots.extend(name.split('/').find(|part| !matches!(*part, "" | ".")).map(str::to_owned));
+        }
+        let is_layer =
+            roots.contains("Files") && roots.iter().all(|root| WINDOWS_ROOTS.contains(&root.as_str()));
         spool.seek(SeekFrom::Start(0)).map_err(failed())?;
         if is_layer {
             return Ok(Box::new(spool));

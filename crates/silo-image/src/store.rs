@@ -308,7 +308,10 @@ impl ImageStore {
 
     /// Whether a chain ID is that of all layers of an image here.
     pub fn has_chain(&self, hex: &str) -> bool {
-        self.lock().images.values().any(|held| held.layers.last().is_some_and(|l| l.chain.hex() == hex))
+        let index = self.lock();
+        // Of an image that cannot be read nobody knows the layers.
+        index.unread > 0
+            || index.images.values().any(|held| held.layers.last().is_some_and(|l| l.chain.hex() == hex))
     }
 
     /// An image and all that build on its layers.

@@ -188,6 +188,10 @@ impl Engine {
                 entry.id
             )));
         }
+        // Nothing can be asked of a frozen container: its changes are read from disk.
+        if let Err(e) = self.flush(&entry).await {
+            tracing::warn!("pausing {}: {e}", entry.id);
+        }
         entry.running()?.freeze(true).await.map_err(sandbox_error)?;
         self.note(&entry, |r| r.state.status = Status::Paused);
         self.inner.events.container(&entry.record(), "pause", &[]);

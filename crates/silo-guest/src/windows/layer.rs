@@ -80,7 +80,7 @@ pub(super) fn registry_archive(of: &Changes<'_>, to: &mut dyn Write) -> Result<(
     let mut archive = tar::Builder::new(to);
     let system = PLACES.iter().map(super::registry::hives::Place::shown).zip(&registry.hives.0);
     for (name, hive) in system.chain([("HKCU".to_owned(), &registry.user)]) {
-        let bytes = hive.to_bytes().map_err(|e| failed(std::io::Error::other(e)))?;
+        let bytes = hive.to_bytes().map_err(|e| failed(std::io::Error::other(format!("{name}: {e}"))))?;
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -105,7 +105,8 @@ pub(super) fn export(root: BorrowedFd<'_>, of: &Changes<'_>, to: &mut dyn Write)
         whole.push((format!("{profile}/NTUSER.DAT"), bytes(&registry.user)?));
     }
     let whole: Vec<(&str, &[u8])> = whole.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
-    let base = of.layers.last().map(|base| base.join(super::base::HOST));
+    // An image that was made of files alone has no Linux side.
+    let base = of.layers.last().map(|base| base.join(super::base::HOST)).filter(|base| base.is_dir());
     let linux: Vec<(&str, &Path)> = base.iter().map(|path| (super::base::HOST, path.as_path())).collect();
     let drive =
         rustix::fs::openat(root, "c", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

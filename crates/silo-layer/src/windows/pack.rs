@@ -212,9 +212,15 @@ impl Packer<'_> {
         let opaque = whiteout::is_opaque(Path::new(&proc));
         let mut children = self.list(directory, path, name, if opaque { lower } else { &[] })?;
         let made = self.made(path);
+        let mut anew = HashSet::new();
         for (name, is_file) in &made {
             let folded = names::fold(name);
+            let before = children.gone.len();
             children.gone.retain(|gone, ()| names::fold(gone) != folded);
+            if before > children.gone.len() || opaque {
+                // Nothing of the directory below comes back with it.
+                anew.insert(name.clone());
+            }
             children.live.retain(|live, _| !is_file || names::fold(live) != folded);
             let known = children.live.keys().any(|live| names::fold(live) == folded);
             if !known {
@@ -230,8 +236,9 @@ impl Packer<'_> {
         for (spelled, real) in children.live {
             let full = format!("{name}/{spelled}");
             if real.is_empty() {
+                let is_anew = anew.contains(&spelled);
                 let path: Vec<String> = path.iter().cloned().chain([spelled]).collect();
-                self.write_made(&path, &full)?;
+                self.write_made(&path, &full, lower, is_anew)?;
                 continue;
             }
             let failed = |e: io::Error| LayerError::io("opening", Path::new(&full), e);
@@ -260,6 +267,12 @@ impl Packer<'_> {
                 }
                 continue;
             }
+            if kind != FileType::Directory && !self.made(&path).is_empty() {
+                return Err(LayerError::tree(
+                    Path::new(&full),
+                    "a file is to be in it, and it is no directory",
+                ));
+            }
             let below = match kind {
                 FileType::Directory if !opaque => merge::lookup(lower, &real).map_err(failed)?,
                 _ => None,
@@ -282,19 +295,55 @@ impl Packer<'_> {
         found
     }
 
-    /// Writes a file of [`Packer::whole`], or a directory that holds nothing else.
-    fn write_made(&mut self, path: &[String], name: &str) -> Result<(), LayerError> {
+    /// Writes a file of [`Packer::whole`], or a directory that is not in the tree: as it is in `lower`, the directories below
+    /// its parent, or new. `anew`: what is in it there is hidden.
+    fn write_made(
+        &mut self,
+        path: &[String],
+        name: &str,
+        lower: &[PathBuf],
+        anew: bool,
+    ) -> Result<(), LayerError> {
         let failed = |e: io::Error| LayerError::io("archiving", Path::new(name), e);
-        let content = self.whole.iter().find(|(file, _)| path[1..].join("/") == *file);
-        let size = content.map_or(0, |(_, content)| content.len() as u64);
-        let described = describe::made(content.is_none(), size, self.time, true);
-        described.header(name).write(&mut self.writer).map_err(failed)?;
-        if let Some((_, content)) = content {
+        let same = |file: &str| {
+            let parts: Vec<&str> = file.split('/').collect();
+            parts.len() + 1 == path.len()
+                && parts.iter().zip(&path[1..]).all(|(part, at)| names::fold(part) == names::fold(at))
+        };
+        if let Some((_, content)) = self.whole.iter().find(|(file, _)| same(file)) {
+            let size = content.len() as u64;
+            let described = describe::made(false, size, self.time, true);
+            described.header(name).write(&mut self.writer).map_err(failed)?;
             return self.writer.content(*content, size).map_err(failed);
         }
-        for child in self.made(path).into_keys() {
-            let below: Vec<String> = path.iter().cloned().chain([child.clone()]).collect();
-            self.write_made(&below, &format!("{name}/{child}"))?;
+        let last = path.last().map_or("", String::as_str);
+        let below = merge::lookup(lower, last.as_ref()).map_err(failed)?;
+        let below = below.filter(|seen| seen.kind() == FileType::Directory);
+        let described = match &below {
+            Some(seen) if !anew => {
+                let node = open_directory(seen.path())?;
+                let proc = format!("/proc/self/fd/{}", node.as_raw_fd());
+                let kept = Kept::read(&proc, FileType::Directory, &self.chain).map_err(failed)?;
+                describe::describe(&seen.stat, &kept, path, "", |_, _| false)
+                    .map_err(|why| LayerError::tree(Path::new(name), why))?
+            }
+            _ => describe::made(true, 0, self.time, true),
+        };
+        described.header(name).write(&mut self.writer).map_err(failed)?;
+        let lower = below.map(|seen| seen.paths).unwrap_or_default();
+        let made = self.made(path);
+        if anew {
+            let known: HashSet<Vec<u16>> = made.keys().map(|name| names::fold(name)).collect();
+            for gone in merge::names(&lower).map_err(failed)? {
+                let Some(gone) = gone.to_str().filter(|gone| !known.contains(&names::fold(gone))) else {
+                    continue;
+                };
+                header::whiteout(&format!("{name}/.wh.{gone}")).write(&mut self.writer).map_err(failed)?;
+            }
+        }
+        for child in made.into_keys() {
+            let path: Vec<String> = path.iter().cloned().chain([child.clone()]).collect();
+            self.write_made(&path, &format!("{name}/{child}"), &lower, anew)?;
         }
         Ok(())
     }

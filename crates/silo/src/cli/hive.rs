@@ -132,12 +132,18 @@ pub(super) fn kind_name(number: u32) -> String {
     known.iter().find(|(n, _)| *n == number).map_or_else(|| format!("{number:#x}"), |(_, n)| (*n).to_owned())
 }
 
+/// Text for a terminal: what would steer it is spelled out.
+pub(super) fn visible(text: &str) -> String {
+    let spell = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(spell).collect()
+}
+
 /// As `reg query` shows it.
 pub(super) fn data_text(value: &Value) -> String {
     let data = &value.data;
     let utf16 = || {
         let units: Vec<u16> = data.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
-        String::from_utf16_lossy(&units).trim_end_matches('\0').replace('\0', "\\0")
+        visible(&String::from_utf16_lossy(&units).trim_end_matches('\0').replace('\0', "\\0"))
     };
     match (value.kind, data.len()) {
         (kind::SZ | kind::EXPAND_SZ | kind::MULTI_SZ | kind::LINK, _) => utf16(),
@@ -180,7 +186,8 @@ fn layer(key: &Key) -> &'static str {
 pub(super) fn list(text: &mut String, key: &Key, path: &str, recursive: bool, layered: bool) {
     let mark = |key: &Key| if layered { format!("  ({})", layer(key)) } else { String::new() };
     for value in key.values() {
-        let name = if value.name.is_empty() { "(Default)".to_owned() } else { value.name.to_string() };
+        let name =
+            if value.name.is_empty() { "(Default)".to_owned() } else { visible(&value.name.to_string()) };
         match value.is_tombstone {
             true => text.push_str(&format!("    {name}    (removed)\n")),
             false => {
@@ -189,7 +196,8 @@ pub(super) fn list(text: &mut String, key: &Key, path: &str, recursive: bool, la
         }
     }
     for subkey in key.subkeys() {
-        let path = if path.is_empty() { subkey.name.to_string() } else { format!("{path}\\{}", subkey.name) };
+        let name = visible(&subkey.name.to_string());
+        let path = if path.is_empty() { name } else { format!("{path}\\{name}") };
         text.push_str(&format!("{path}{}\n", mark(subkey)));
         if recursive {
             list(text, subkey, &path, true, layered);

@@ -9,7 +9,7 @@ use silo_hive::{Hive, Key, Value};
 
 use super::Output;
 use super::client::Client;
-use super::hive::{data_text, key_json, kind_name, list, print, value_json};
+use super::hive::{data_text, key_json, kind_name, list, print, value_json, visible};
 
 /// Most bytes of a registry.
 const LARGEST: u64 = 1 << 30;
@@ -165,7 +165,7 @@ fn compare(path: &str, old: Option<&Key>, new: Option<&Key>, changes: &mut Vec<C
 }
 
 fn name_of(value: &Value) -> String {
-    if value.name.is_empty() { "(Default)".to_owned() } else { value.name.to_string() }
+    if value.name.is_empty() { "(Default)".to_owned() } else { visible(&value.name.to_string()) }
 }
 
 fn shown(changes: &[Change], colours: bool) -> String {
@@ -179,7 +179,7 @@ fn shown(changes: &[Change], colours: bool) -> String {
         };
         let end = if colour.is_empty() { "" } else { off };
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{colour}{sign}{}{end}", change.path);
+        let _ = writeln!(text, "{colour}{sign}{}{end}", visible(&change.path));
         for (old, new) in &change.values {
             for (value, colour, sign) in [(old, red, '-'), (new, green, '+')] {
                 if let Some(v) = value {

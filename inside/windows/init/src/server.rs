@@ -56,6 +56,10 @@ pub(crate) fn flush() -> Result<(), String> {
     let (directory, name) = (std::ffi::CString::new(FLUSHED_IN), std::ffi::CString::new(FLUSHED));
     let (Ok(directory), Ok(name)) = (directory, name) else { return Err("a name has a zero".to_owned()) };
     fs::create_dir_all(FLUSHED_IN).map_err(failed)?;
+    // One at a time: each waits for an answer of its own. Held until this process ends; whoever has it is bounded in time.
+    let turn = File::create(format!("{FLUSHED_IN}/flush.lock")).map_err(failed)?;
+    // SAFETY: takes no pointers; the descriptor is open.
+    unsafe { libc::flock(turn.as_raw_fd(), libc::LOCK_EX) };
     // SAFETY: paths are terminated; the descriptor is ours and closed at this process's end.
     let watch = unsafe {
         let watch = libc::inotify_init1(libc::IN_CLOEXEC);

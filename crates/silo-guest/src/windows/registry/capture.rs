@@ -63,6 +63,14 @@ pub(in crate::windows) fn capture(
         let mut default_user = default_user.unwrap_or_else(|| old.hives.default_user().clone());
         reconcile(old.hives.default_user(), &mut default_user);
         new.hives = Hives::of_trees(is, default_user);
+        for (old, new) in old.hives.0.iter().zip(&mut new.hives.0) {
+            let is_empty = |hive: &Hive| hive.root.values().is_empty() && hive.root.subkeys().is_empty();
+            if is_empty(old) && is_empty(new) {
+                // Not in Wine's files at all.
+                *new = old.clone();
+            }
+            new.root.name = old.root.name.clone();
+        }
     }
     if let Some(mut user) = read(prefix, USER)? {
         machine::forget_users(&old.user.root, &mut user);

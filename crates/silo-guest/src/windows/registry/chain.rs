@@ -56,18 +56,27 @@ fn read(path: &Path) -> Result<Hive, RegistryError> {
     }
     match Hive::from_bytes(bytes) {
         Err(HiveError::Dirty(_)) => {
-            let log = |number: u8| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(format!(".LOG{number}"));
-                self::bytes(Path::new(&name)).unwrap_or_default()
-            };
-            let (first, second) = (log(1), log(2));
-            let whole =
-                silo_hive::recover(self::bytes(path)?, &[&first, &second]).map_err(hive_error(path))?;
+            let logs = ["LOG1", "LOG2", "LOG"].map(|end| log(path, end));
+            let logs = logs.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let logs: Vec<&[u8]> = logs.iter().filter(|log| !log.is_empty()).map(Vec::as_slice).collect();
+            let whole = silo_hive::recover(self::bytes(path)?, &logs).map_err(hive_error(path))?;
             Hive::from_bytes(whole).map_err(hive_error(path))
         }
         other => other.map_err(hive_error(path)),
     }
+}
+
+/// A log of the hive at `path`: beside it, in whatever spelling; empty if there is none.
+fn log(path: &Path, end: &str) -> Result<Vec<u8>, RegistryError> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+    let wanted = format!("{}.{end}", name.to_string_lossy());
+    for entry in std::fs::read_dir(directory).map_err(at("reading", directory))? {
+        let entry = entry.map_err(at("reading", directory))?;
+        if entry.file_name().to_string_lossy().eq_ignore_ascii_case(&wanted) {
+            return bytes(&entry.path());
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, RegistryError> {

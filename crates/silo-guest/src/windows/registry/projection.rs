@@ -3,8 +3,8 @@
 //! `<cache>/guest/windows/registry/<chain ID>-<form>/machine/` holds `system.reg`, `userdef.reg`, the list of drives and the
 //! mark that Wine's own set-up is done; `users/<name>/` the `user.reg` of each account that has been used.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,8 @@ pub(in crate::windows) fn of(
 pub(in crate::windows) fn keep_only(cache: &Path, wanted: &dyn Fn(&str) -> bool) {
     for entry in fs::read_dir(directory(cache)).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let chain = name.strip_suffix(&format!("-{FORM}"));
+        // Of whatever form: a container that an older version started may stand on it.
+        let chain = name.rsplit_once('-').map(|(chain, _)| chain);
         if !chain.is_some_and(wanted) {
             // What cannot be removed now is met again.
             let _ = fs::remove_dir_all(entry.path());
@@ -73,6 +74,7 @@ fn make(
 ) -> Result<(), RegistryError> {
     let parent = directory.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(at("making", parent))?;
+    sweep(parent);
     let mut fresh = parent.join(".new");
     for n in 0..1000 {
         fresh = parent.join(format!(".new-{}-{n}", std::process::id()));
@@ -87,7 +89,7 @@ fn make(
     let filled = fill(&fresh);
     let renamed = filled.and_then(|()| match fs::rename(&fresh, directory) {
         Err(_) if directory.exists() => Ok(()),
-        other => other.map_err(at("making", directory)),
+        other => other.and_then(|()| File::open(parent)?.sync_all()).map_err(at("making", directory)),
     });
     if fresh.exists() {
         let _ = fs::remove_dir_all(&fresh);
@@ -95,7 +97,24 @@ fn make(
     renamed
 }
 
+/// Removes what a process that is gone has left half-made.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_prefix(".new-").and_then(|rest| rest.split('-').next()).map(str::to_owned);
+        if of.is_some_and(|pid| pid != std::process::id().to_string()) {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Writes a file to the disk: it is trusted from the moment that its directory has its name.
 fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), RegistryError> {
     let path = directory.join(name);
-    fs::write(&path, bytes).map_err(at("writing", &path))
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(at("writing", &path))
 }

@@ -5,6 +5,7 @@
 //! `str(2):"text"`, `dword:`, `hex(type):`, the last continued after a backslash. (Wine: `server/registry.c`, `save_subkeys`
 //! and `load_keys`.) Everything of a hive has a place but security descriptors.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use silo_hive::{Key, Name, Value, kind};
@@ -32,60 +33,111 @@ pub struct TextError {
 
 /// Reads a file to the tree of the key that it is relative to. Keys that it only implies have the time 0.
 pub(in crate::windows) fn read(bytes: &[u8]) -> Result<Key, TextError> {
-    let mut root = Key::new("ROOT");
+    let mut root = Node::default();
     let mut lines = bytes.split(|b| *b == b'\n').enumerate();
     let bad = |line: usize, problem| TextError { line: line + 1, problem };
     if lines.next().is_none_or(|(_, line)| line.trim_ascii_end() != HEADER.as_bytes()) {
         return Err(bad(0, "it does not begin with \"WINE REGISTRY Version 2\""));
     }
-    let mut current: Option<Vec<Name>> = None;
-    let mut pending: Option<Key> = None;
+    let mut current: Option<&mut Node> = None;
+    let mut left = MOST;
     while let Some((number, line)) = lines.next() {
         let line = line.trim_ascii();
+        let mut spend = |n: usize| {
+            left = left.checked_sub(n).ok_or_else(|| bad(number, "it has too many keys and values"))?;
+            Ok(())
+        };
         match line.first() {
             None | Some(b';') => {}
             Some(b'[') => {
-                put(&mut root, current.take(), pending.take()).map_err(|p| bad(number, p))?;
                 let (path, seconds) = key_line(&line[1..]).map_err(|p| bad(number, p))?;
-                let mut key = Key::new("x");
-                key.written = seconds.map_or(0, |s| s.saturating_add(EPOCH).saturating_mul(SECOND));
-                (current, pending) = (Some(path), Some(key));
+                spend(path.len())?;
+                let node = root.at(path).map_err(|p| bad(number, p))?;
+                node.written = seconds.map_or(0, |s| s.saturating_add(EPOCH).saturating_mul(SECOND));
+                current = Some(node);
             }
-            Some(b'#') => match pending.as_mut() {
-                Some(key) => option(key, &line[1..]).map_err(|p| bad(number, p))?,
+            Some(b'#') => match current.as_mut() {
+                Some(node) => node.option(&line[1..]).map_err(|p| bad(number, p))?,
                 None if line == b"#arch=win64" || !line.starts_with(b"#arch") => {}
                 None => return Err(bad(number, "it is of another processor")),
             },
             Some(_) => {
-                let key = pending.as_mut().ok_or_else(|| bad(number, "a value stands before any key"))?;
+                spend(1)?;
+                let node = current.as_mut().ok_or_else(|| bad(number, "a value stands before any key"))?;
                 let value = value(line, &mut lines).ok_or_else(|| bad(number, "it is no value"))?;
-                key.insert_value(value).map_err(|_| bad(number, "the value's name is too long"))?;
+                let name = folded(&value.name);
+                let before = node.values.insert(name, value.clone());
+                if before.is_some_and(|before| before.name != value.name) {
+                    return Err(bad(number, "two values of a key differ in case only"));
+                }
             }
         }
     }
-    put(&mut root, current, pending).map_err(|p| bad(0, p))?;
-    Ok(root)
+    root.into_key("ROOT".into()).map_err(|p| bad(0, p))
 }
 
-/// Gives the key at `path` what was read of it.
-fn put(root: &mut Key, path: Option<Vec<Name>>, read: Option<Key>) -> Result<(), &'static str> {
-    let (Some(path), Some(read)) = (path, read) else { return Ok(()) };
-    let mut key = root;
-    for name in path {
-        key = key.subkey_or_new(name).map_err(|_| "a key's name cannot stand in a hive")?;
-    }
-    key.written = key.written.max(read.written);
-    key.is_link |= read.is_link;
-    if !read.class.is_empty() {
-        key.class = read.class.clone();
-    }
-    for value in read.values() {
-        key.insert_value(value.clone()).map_err(|_| "a value's name is too long")?;
-    }
-    Ok(())
+/// Most keys (each with those above it) and values of a file: programs of a container can write it.
+const MOST: usize = 8_000_000;
+
+/// What orders names.
+fn folded(name: &Name) -> Vec<u16> {
+    name.units().map(silo_hive::upcase).collect()
 }
 
-/// `Path\\Of\\Names] seconds`.
+/// A key being read: in any order of lines.
+#[derive(Default)]
+struct Node {
+    name: Name,
+    written: u64,
+    class: Vec<u8>,
+    is_link: bool,
+    values: BTreeMap<Vec<u16>, Value>,
+    subkeys: BTreeMap<Vec<u16>, Node>,
+}
+
+impl Node {
+    fn at(&mut self, path: Vec<Name>) -> Result<&mut Node, &'static str> {
+        let mut node = self;
+        for name in path {
+            node = node
+                .subkeys
+                .entry(folded(&name))
+                .or_insert_with(|| Node { name: name.clone(), ..Node::default() });
+            if node.name != name {
+                return Err("two keys differ in case only");
+            }
+        }
+        Ok(node)
+    }
+
+    fn option(&mut self, option: &[u8]) -> Result<(), &'static str> {
+        if let Some(time) = option.strip_prefix(b"time=") {
+            let time = std::str::from_utf8(time).ok().and_then(|t| u64::from_str_radix(t, 16).ok());
+            self.written = time.ok_or("a key's time is no number")?;
+        } else if let Some(class) = option.strip_prefix(b"class=\"") {
+            let (units, _) = escape::read(class, b'"').ok_or("a key's class does not end")?;
+            self.class = units.iter().flat_map(|u| u.to_le_bytes()).collect();
+        } else if option == b"link" {
+            self.is_link = true;
+        }
+        Ok(())
+    }
+
+    fn into_key(self, name: Name) -> Result<Key, &'static str> {
+        let mut key = Key::new(name);
+        (key.written, key.class, key.is_link) = (self.written, self.class.into(), self.is_link);
+        for value in self.values.into_values() {
+            key.insert_value(value).map_err(|_| "a value's name is too long")?;
+        }
+        for node in self.subkeys.into_values() {
+            let name = node.name.clone();
+            key.insert_subkey(node.into_key(name)?).map_err(|_| "a key's name cannot stand in a hive")?;
+        }
+        Ok(key)
+    }
+}
+
+/// `Path\\Of\\Names] seconds`; no name: the key that all others are below.
 fn key_line(line: &[u8]) -> Result<(Vec<Name>, Option<u64>), &'static str> {
     let mut path = Vec::new();
     let mut rest = line;
@@ -95,7 +147,12 @@ fn key_line(line: &[u8]) -> Result<(Vec<Name>, Option<u64>), &'static str> {
         let mut name = rest[..end].to_vec();
         name.push(b']');
         let (units, _) = escape::read(&name, b']').ok_or("a key's name ends within a letter")?;
-        path.push(Name::from_units(&units));
+        if units.len() > 255 || (units.is_empty() && (rest[end] != b']' || !path.is_empty())) {
+            return Err("a key's name is empty or longer than 255");
+        }
+        if !units.is_empty() {
+            path.push(Name::from_units(&units));
+        }
         if path.len() > DEPTH {
             return Err("keys are nested deeper than 511");
         }
@@ -119,19 +176,6 @@ fn separator(bytes: &[u8]) -> Option<usize> {
             _ => at += 1,
         }
     }
-}
-
-fn option(key: &mut Key, option: &[u8]) -> Result<(), &'static str> {
-    if let Some(time) = option.strip_prefix(b"time=") {
-        let time = std::str::from_utf8(time).ok().and_then(|t| u64::from_str_radix(t, 16).ok());
-        key.written = time.ok_or("a key's time is no number")?;
-    } else if let Some(class) = option.strip_prefix(b"class=\"") {
-        let (units, _) = escape::read(class, b'"').ok_or("a key's class does not end")?;
-        key.class = units.iter().flat_map(|u| u.to_le_bytes()).collect::<Vec<u8>>().into();
-    } else if option == b"link" {
-        key.is_link = true;
-    }
-    Ok(())
 }
 
 /// A value; its lines after the first are taken from `lines`.
@@ -190,7 +234,9 @@ fn numbered(bytes: &[u8]) -> Option<(u32, &[u8])> {
 pub(in crate::windows) fn write(root: &Key, shown: &str) -> Vec<u8> {
     let mut out = format!("{HEADER}\n;; All keys relative to {shown}\n\n#arch=win64\n").into_bytes();
     let mut path = Vec::new();
-    values(&mut out, root);
+    if !root.values().is_empty() || !root.class.is_empty() {
+        head(&mut out, root, b"");
+    }
     for subkey in root.subkeys() {
         key(&mut out, subkey, &mut path);
     }
@@ -203,6 +249,15 @@ fn key(out: &mut Vec<u8>, of: &Key, path: &mut Vec<u8>) {
         path.extend_from_slice(b"\\\\");
     }
     escape::write(path, of.name.units(), b"[]");
+    head(out, of, path);
+    for subkey in of.subkeys() {
+        key(out, subkey, path);
+    }
+    path.truncate(length);
+}
+
+/// A key's line, its options and its values.
+fn head(out: &mut Vec<u8>, of: &Key, path: &[u8]) {
     out.extend_from_slice(b"\n[");
     out.extend_from_slice(path);
     // Writing to memory does not fail.
@@ -215,14 +270,6 @@ fn key(out: &mut Vec<u8>, of: &Key, path: &mut Vec<u8>) {
     if of.is_link {
         out.extend_from_slice(b"#link\n");
     }
-    values(out, of);
-    for subkey in of.subkeys() {
-        key(out, subkey, path);
-    }
-    path.truncate(length);
-}
-
-fn values(out: &mut Vec<u8>, of: &Key) {
     for one in of.values() {
         write_value(out, one);
     }

@@ -35,6 +35,9 @@ fn what_is_no_registry_file_is_an_error_with_its_line() {
         ("WINE REGISTRY Version 2\n[a] 1\n\"b\"=hex:01,\\", 3),
         ("WINE REGISTRY Version 2\n[a] 1\n\"b\"=hex:gg\n", 3),
         ("WINE REGISTRY Version 2\n#arch=win32\n", 2),
+        ("WINE REGISTRY Version 2\n[a\\\\] 1\n", 2),
+        ("WINE REGISTRY Version 2\n[a] 1\n\n[A] 1\n", 4),
+        ("WINE REGISTRY Version 2\n[a] 1\n\"b\"=\"\"\n\"B\"=\"\"\n", 4),
         (long.as_str(), 2),
     ] {
         assert_eq!(read(text.as_bytes()).unwrap_err().line, line, "{text}");
@@ -91,9 +94,13 @@ fn tree() -> impl Strategy<Value = Key> {
 
 proptest! {
     #[test]
-    fn a_tree_comes_back(tree in tree()) {
+    fn a_tree_comes_back(tree in tree(), own in prop::collection::vec(value(), 0..3)) {
         let mut root = Key::new("ROOT");
         root.insert_subkey(tree).unwrap();
+        root.written = if own.is_empty() { 0 } else { 7 };
+        for value in own {
+            root.insert_value(value).unwrap();
+        }
         let text = write(&root, "REGISTRY");
         prop_assert_eq!(&read(&text).unwrap(), &root);
     }
