@@ -30,6 +30,13 @@ pub fn fuzz_windows(bytes: &[u8], lower: Option<&Path>, scratch: &Path) -> Resul
     let more = Limits { bytes: 2 << 20, entries: 100_000 };
     unpack_windows(&mut &first[..], &two, &lower, &["Host"], &more).expect("what was packed can be unpacked");
     let second = packed(&two).expect("what was unpacked again can be packed");
-    assert!(first == second, "packing is not the reverse of unpacking");
+    if let Some(at) = first.iter().zip(&second).position(|(a, b)| a != b) {
+        let around = |bytes: &[u8]| {
+            let piece = bytes.get(at.saturating_sub(700)..(at + 200).min(bytes.len())).unwrap_or_default();
+            piece.escape_ascii().to_string().replace("\\x00", "")
+        };
+        panic!("packing is not the reverse of unpacking: {} became {}", around(&first), around(&second));
+    }
+    assert!(first.len() == second.len(), "packing is not the reverse of unpacking: {first:?}, {second:?}");
     Ok(first)
 }
