@@ -125,7 +125,7 @@ impl Packer<'_> {
             if self.overlay && whiteout::is_whiteout(&stat) {
                 let cut = full.len() - bytes.len();
                 let full = [&full[..cut], whiteout::PREFIX, bytes].concat();
-                self.writer.empty(&full, &stat).map_err(|e| LayerError::io("writing", shown, e))?;
+                self.writer.empty(&full).map_err(|e| LayerError::io("writing", shown, e))?;
                 continue;
             }
             let at = Path::new("/").join(OsStr::from_bytes(&full));
@@ -176,7 +176,7 @@ impl Packer<'_> {
                 self.writer.header(name, stat, None, None, &xattrs).map_err(failed)?;
                 if self.overlay && whiteout::is_opaque(Path::new(&proc)) {
                     let marker = [name, b"/", whiteout::OPAQUE_NAME].concat();
-                    self.writer.empty(&marker, stat).map_err(failed)?;
+                    self.writer.empty(&marker).map_err(failed)?;
                 }
                 self.children(&node, name, depth + 1)
             }

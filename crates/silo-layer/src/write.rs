@@ -73,13 +73,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes an empty file, such as a whiteout.
-    pub(crate) fn empty(&mut self, name: &[u8], stat: &fs::Stat) -> io::Result<()> {
+    pub(crate) fn empty(&mut self, name: &[u8]) -> io::Result<()> {
         let mut header = Header::new_ustar();
         header.set_mode(0o600);
         header.set_uid(0);
         header.set_gid(0);
         header.set_size(0);
-        header.set_mtime(stat.st_mtime.max(0) as u64);
+        // When it was deleted is told by no archive that is read, so writing it again would tell another time.
+        header.set_mtime(0);
         let mut pax = Vec::new();
         self.names(&mut header, &mut pax, name, b"");
         header.set_entry_type(EntryType::Regular);

@@ -258,6 +258,12 @@ fn check(entries: Vec<Vec<Entry>>) {
     }
 }
 
+#[test]
+fn a_directory_in_the_place_of_a_file_is_packed() {
+    check(vec![vec![Entry::gone("Files/B/.wh.É")], vec![Entry::dir("Files/B/É")]]);
+    check(vec![vec![Entry::dir("Files/AB"), Entry::file("Files/AB/c", b"c")]]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 

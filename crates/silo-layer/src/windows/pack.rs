@@ -277,6 +277,8 @@ impl Packer<'_> {
                 FileType::Directory if !opaque => merge::lookup(lower, &real).map_err(failed)?,
                 _ => None,
             };
+            // A file that a directory took the place of is nothing to merge with.
+            let below = below.filter(|below| below.kind() == FileType::Directory);
             self.node(node, &stat, &path, &full, &below.map(|b| b.paths).unwrap_or_default())?;
         }
         Ok(())
