@@ -40,6 +40,9 @@ async fn say(io: OwnedFd, framed: bool, text: &str) -> std::io::Result<()> {
     stream.shutdown().await
 }
 
+/// Most bytes kept of the output of an exec of the engine's own.
+const CAPTURED: u32 = 4096;
+
 /// How long a container may take to write what it keeps in memory.
 const FLUSH: Duration = Duration::from_secs(20);
 
@@ -301,24 +304,14 @@ impl Engine {
         let process = blocking(move || Ok(placement::guest(os)?.flush(&bundle::read_config(&dir)?))).await?;
         let Some(process) = process else { return Ok(()) };
         let sandbox = self.exec_allowed(entry)?;
-        let record = ExecRecord {
-            id: random_id(),
-            container: entry.id.clone(),
-            spec: ExecSpec::default(),
-            running: true,
-            exit_code: None,
-            pid: 0,
-        };
-        let exec = record.id.clone();
-        self.inner.execs.enter(record);
-        let (sender, receiver) = oneshot::channel();
-        self.inner.execs.change(&exec, |h| h.waiter = Some(sender));
+        let (record, end) = self.own_exec(entry, ExecSpec::default());
+        let exec = record.id;
         let request = ExecRequest {
             exec: exec.clone(),
             process,
             stdin: false,
             size: (0, 0),
-            capture: 4096,
+            capture: CAPTURED,
             note: String::new(),
         };
         if let Err(e) = sandbox.exec(request).await {
@@ -326,17 +319,30 @@ impl Engine {
             // A container that ends meanwhile writes all by itself.
             return if entry.status().is_running() { Err(sandbox_error(e)) } else { Ok(()) };
         }
-        match tokio::time::timeout(FLUSH, receiver).await {
-            Ok(Ok((0, _))) => Ok(()),
-            Ok(Ok((_, said))) if entry.status().is_running() => {
+        match end_of(&sandbox, &exec, end, FLUSH).await {
+            Ok(Some((0, _))) | Err(_) => Ok(()),
+            Ok(Some((_, said))) if entry.status().is_running() => {
                 Err(EngineError::internal(format!("writing what the container keeps in memory: {said}")))
             }
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let _ = sandbox.signal(Some(&exec), 9).await;
-                Err(EngineError::internal("the container does not write what it keeps in memory"))
-            }
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(EngineError::internal("the container does not write what it keeps in memory")),
         }
+    }
+
+    /// Enters a running exec of the engine's own, and what hears of its end.
+    fn own_exec(&self, entry: &Entry, spec: ExecSpec) -> (ExecRecord, End) {
+        let record = ExecRecord {
+            id: random_id(),
+            container: entry.id.clone(),
+            spec,
+            running: true,
+            exit_code: None,
+            pid: 0,
+        };
+        self.inner.execs.enter(record.clone());
+        let (sender, end) = oneshot::channel();
+        self.inner.execs.change(&record.id, |h| h.waiter = Some(sender));
+        (record, end)
     }
 
     /// Runs a command and collects its output (health probes); `None`: it did not end in time and was killed.
@@ -348,26 +354,24 @@ impl Engine {
     ) -> Result<Option<(u32, String)>> {
         let sandbox = self.exec_allowed(entry)?;
         let spec = ExecSpec { cmd, attach_stdout: true, attach_stderr: true, ..Default::default() };
-        let record = ExecRecord {
-            id: random_id(),
-            container: entry.id.clone(),
-            spec,
-            running: true,
-            exit_code: None,
-            pid: 0,
-        };
-        self.inner.execs.enter(record.clone());
-        let request = self.compose(entry, &record, (0, 0), 4096).await?;
-        let (sender, receiver) = oneshot::channel();
-        self.inner.execs.change(&record.id, |h| h.waiter = Some(sender));
+        let (record, end) = self.own_exec(entry, spec);
+        let request = self.compose(entry, &record, (0, 0), CAPTURED).await?;
         self.run_exec(entry, &sandbox, &record, request).await?;
-        match tokio::time::timeout(limit, receiver).await {
-            Ok(Ok(result)) => Ok(Some(result)),
-            Ok(Err(_)) => Err(EngineError::conflict("the container has ended")),
-            Err(_) => {
-                let _ = sandbox.signal(Some(&record.id), 9).await;
-                Ok(None)
-            }
+        end_of(&sandbox, &record.id, end, limit).await
+    }
+}
+
+/// An exec's exit code and output.
+type End = oneshot::Receiver<(u32, String)>;
+
+/// Waits for an exec of the engine's own; `None`: it did not end in time and was killed.
+async fn end_of(sandbox: &Sandbox, exec: &str, end: End, limit: Duration) -> Result<Option<(u32, String)>> {
+    match tokio::time::timeout(limit, end).await {
+        Ok(Ok(result)) => Ok(Some(result)),
+        Ok(Err(_)) => Err(EngineError::conflict("the container has ended")),
+        Err(_) => {
+            let _ = sandbox.signal(Some(exec), 9).await;
+            Ok(None)
         }
     }
 }

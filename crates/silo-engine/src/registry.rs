@@ -1,7 +1,5 @@
 //! The registry of a Windows container or image, to be looked into.
 
-use std::path::{Path, PathBuf};
-
 use crate::ByteStream;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Kind, Result, guest_error};
@@ -12,14 +10,15 @@ impl Engine {
     /// The registry of a container, or of an image if there is no such container, as a tar of hive files named after their
     /// roots. `original`: what a container began with; of an image, what it was before its uppermost layer.
     pub async fn windows_registry(&self, name: &str, original: bool) -> Result<ByteStream> {
-        let (os, mut layers, mut top, user) = match self.find(name) {
+        let (os, layers, top, user) = match self.find(name) {
             Ok(entry) => {
                 if !original {
                     self.flush(&entry).await?;
                 }
                 let record = entry.record();
                 let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
-                (record.os, layers, self.dir(&entry.id).join("top"), record.spec.config.user)
+                let top = (!original).then(|| self.dir(&entry.id).join("top"));
+                (record.os, layers, top, record.spec.config.user)
             }
             Err(e) if e.kind == Kind::NotFound => {
                 let found = self.inner.images.get(name).map_err(image::error)?;
@@ -30,22 +29,14 @@ impl Engine {
                 if original {
                     layers.remove(0);
                 }
-                (os, layers, PathBuf::new(), found.config.config.user)
+                (os, layers, None, found.config.config.user)
             }
             Err(e) => return Err(e),
         };
-        if original {
-            top = PathBuf::new();
-        }
-        // Nothing is below a base.
-        let dir = if top.as_os_str().is_empty() { Path::new("/nonexistent").to_owned() } else { top };
         blocking(move || {
-            let guest = placement::guest(os)?;
-            let layers = std::mem::take(&mut layers);
             let mut bytes = Vec::new();
-            let of =
-                silo_guest::Changes { layers: &layers, top: &dir, id_range: 0, user: &user, time: (0, 0) };
-            guest.registry(&of, &mut bytes).map_err(guest_error)?;
+            let of = silo_guest::Changes { layers: &layers, top: top.as_deref(), user: &user, time: (0, 0) };
+            placement::guest(os)?.registry(&of, &mut bytes).map_err(guest_error)?;
             Ok(stream(move |to| to.write_all(&bytes)))
         })
         .await

@@ -10,8 +10,8 @@ use crate::ByteStream;
 /// Size of the pieces of a stream.
 const PIECE: usize = 128 << 10;
 
-/// Writes a tar into a channel as it is made.
-struct ToChannel {
+/// Writes into a channel that a client reads, in pieces; whoever has it flushes it at the end.
+pub(crate) struct ToChannel {
     to: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
 }
@@ -38,11 +38,14 @@ impl Write for ToChannel {
 
 /// A stream that `work` writes in a thread of its own.
 pub(crate) fn stream(work: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> ByteStream {
+    stream_by(move |mut to| work(&mut to).and_then(|()| to.flush()))
+}
+
+/// As [`stream`], by work that takes the writer to where it goes on, such as a further thread.
+pub(crate) fn stream_by(work: impl FnOnce(ToChannel) -> io::Result<()> + Send + 'static) -> ByteStream {
     let (to, receiver) = mpsc::channel(8);
     tokio::task::spawn_blocking(move || {
-        let mut writer = ToChannel { to: to.clone(), buffer: Vec::new() };
-        let result = work(&mut writer).and_then(|()| writer.flush());
-        if let Err(e) = result {
+        if let Err(e) = work(ToChannel { to: to.clone(), buffer: Vec::new() }) {
             let _ = to.blocking_send(Err(e));
         }
     });

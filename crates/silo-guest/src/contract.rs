@@ -304,10 +304,8 @@ pub struct Bundle {
 pub struct Changes<'a> {
     /// As in [`BundleRequest`].
     pub layers: &'a [PathBuf],
-    /// As in [`BundleRequest`].
-    pub top: &'a Path,
-    /// As in [`BundleRequest`].
-    pub id_range: u32,
+    /// As in [`BundleRequest`]; `None` for what the layers alone are.
+    pub top: Option<&'a Path>,
     /// The user that the container was started for.
     pub user: &'a str,
     /// The layer's time: seconds since 1970 and nanoseconds.
@@ -373,12 +371,12 @@ pub trait Guest: Send + Sync {
         of: &Changes<'_>,
         to: &mut dyn std::io::Write,
     ) -> Result<(), GuestError>;
-    /// Files whose change is not in the directory of [`Guest::changes`] but kept elsewhere: paths as `docker diff` shows
-    /// them, and whether the chain has no such file.
+    /// Files whose change is not in the directory of [`Guest::changes`] but kept elsewhere: paths in the visible files,
+    /// absolute with slashes, and whether the chain has no such file.
     fn changed_elsewhere(&self, _changes: &Changes<'_>) -> Result<Vec<(String, bool)>, GuestError> {
         Ok(Vec::new())
     }
-    /// Writes the registry of a container (of an image: of one whose `top` is not there) as a tar of hive files, each called
+    /// Writes the registry of a container, or of layers alone, as a tar of hive files, each called
     /// as users call its root: `HKLM\SOFTWARE`, `HKCU`.
     fn registry(&self, _of: &Changes<'_>, _to: &mut dyn std::io::Write) -> Result<(), GuestError> {
         Err(GuestError::Invalid("only Windows containers and images have a registry".to_owned()))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::changes;
 use crate::config::ContainerConfig;
 use crate::error::{ImageError, Result, io};
-use crate::layers::WINDOWS;
+use crate::layers::{LINUX_ROOTS, WINDOWS};
 use crate::reference::Reference;
 use crate::store::ImageStore;
 
@@ -177,8 +177,8 @@ impl ImageStore {
             let name = String::from_utf8_lossy(&name).into_owned();
             roots.extend(name.split('/').find(|part| !matches!(*part, "" | ".")).map(str::to_owned));
         }
-        let is_layer =
-            roots.contains("Files") && roots.iter().all(|root| WINDOWS_ROOTS.contains(&root.as_str()));
+        let may_be = |root: &str| silo_layer::WINDOWS_ROOTS.contains(&root) || LINUX_ROOTS.contains(&root);
+        let is_layer = roots.contains("Files") && roots.iter().all(|root| may_be(root));
         spool.seek(SeekFrom::Start(0)).map_err(failed())?;
         if is_layer {
             return Ok(Box::new(spool));
@@ -196,9 +196,6 @@ impl ImageStore {
         Ok(Box::new(layer))
     }
 }
-
-/// What the top directories of a Windows layer's archive can be.
-const WINDOWS_ROOTS: &[&str] = &["Files", "Hives", "UtilityVM", "Host"];
 
 /// A file without a name in `dir`.
 fn tempfile_in(dir: &std::path::Path) -> Result<File> {

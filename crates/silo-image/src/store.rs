@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ImageConfig;
 use crate::digest::{ChainId, Digest};
 use crate::error::{ImageError, Result, io};
-use crate::layers::{LayerRecord, Layers};
+use crate::layers::{LayerRecord, Layers, chains};
 use crate::reference::Reference;
 
 /// An image as it is shown.
@@ -150,15 +150,11 @@ impl ImageStore {
         let config: ImageConfig = serde_json::from_slice(&raw)
             .map_err(|e| ImageError::Invalid(format!("image config {id} cannot be read: {e}")))?;
         let mut layers = Vec::new();
-        let mut chain: Option<ChainId> = None;
-        for diff in &config.rootfs.diff_ids {
-            let next = Digest::chain(chain.as_ref(), diff);
-            layers.push(
-                self.layers
-                    .get(&next)
-                    .ok_or_else(|| ImageError::Invalid(format!("layer {diff} of {id} is missing")))?,
-            );
-            chain = Some(next);
+        let diffs = &config.rootfs.diff_ids;
+        for (diff, chain) in diffs.iter().zip(chains(diffs)) {
+            let layer = self.layers.get(&chain);
+            layers
+                .push(layer.ok_or_else(|| ImageError::Invalid(format!("layer {diff} of {id} is missing")))?);
         }
         let extra = std::fs::read(self.extra_path(id)).ok().and_then(|t| serde_json::from_slice(&t).ok());
         Ok(Held { raw, config, layers, extra: extra.unwrap_or_default() })

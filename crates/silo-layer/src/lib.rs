@@ -24,6 +24,6 @@ pub use pack::{pack_tree, pack_upper};
 pub use unpack::{Limits, Unpacked, unpack};
 pub use usage::usage;
 pub use windows::{
-    WindowsRoot, WindowsUpper, find_windows, fuzz_windows, pack_windows_root, pack_windows_tree,
-    pack_windows_upper, unpack_windows,
+    WINDOWS_ROOTS, WindowsRoot, WindowsUpper, find_windows, fuzz_windows, pack_windows_root,
+    pack_windows_tree, pack_windows_upper, unpack_windows,
 };

@@ -14,13 +14,10 @@ use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Kind, Result, guest_error};
 use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkMode;
-use crate::stream::stream;
+use crate::stream::stream_by;
 use crate::{image, placement};
 
 use super::start::Joined;
-
-/// Size of the pieces of a tree on its way into the container.
-const PIECE: usize = 128 << 10;
 
 /// A file as `docker cp` is told of it.
 #[derive(Debug, Clone)]
@@ -125,30 +122,30 @@ impl Engine {
         let found = self.archive_stat(name, path).await?;
         let entry = self.find(name)?;
         let at = self.path_in(&entry.record(), path)?;
-        let engine = self.clone();
         let contents_only = path.ends_with("/.");
         let prefix = if contents_only { ".".to_owned() } else { found.name.clone() };
         let offset = self.id_offset(&entry.record());
-        let bytes = stream(move |to| {
-            // The writer is borrowed, the root may be opened in another thread: a pipe of pieces joins them.
-            let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<u8>>(4);
-            let packer = std::thread::spawn(move || {
-                engine.with_root(
-                    &entry,
-                    Box::new(move |root| {
-                        let mut to = Pieces { to: sender, buffer: Vec::new() };
-                        silo_image::layer::pack_tree(root.as_fd(), &at, &prefix, offset, false, &mut to)
-                            .map_err(|e| EngineError::internal(e.to_string()))?;
-                        to.flush().map_err(internal("packing"))
-                    }),
-                )
-            });
-            for piece in receiver {
-                to.write_all(&piece)?;
-            }
-            packer.join().map_err(|_| io::Error::other("packing panicked"))?.map_err(io::Error::other)
+        let bytes = self.packed(entry, move |root, to| {
+            silo_image::layer::pack_tree(root.as_fd(), &at, &prefix, offset, false, to)
+                .map_err(|e| EngineError::internal(e.to_string()))
         });
         Ok((found, bytes))
+    }
+
+    /// A stream of what `work` writes of a container's root directory.
+    fn packed(
+        &self,
+        entry: Arc<Entry>,
+        work: impl FnOnce(&OwnedFd, &mut dyn Write) -> Result<()> + Send + 'static,
+    ) -> ByteStream {
+        let engine = self.clone();
+        stream_by(move |mut to| {
+            let work = move |root: &OwnedFd| {
+                work(root, &mut to)?;
+                to.flush().map_err(internal("packing"))
+            };
+            engine.with_root(&entry, Box::new(work)).map_err(io::Error::other)
+        })
     }
 
     /// Ids on disk are this much higher than inside.
@@ -219,32 +216,15 @@ impl Engine {
         let guest = placement::guest(record.os)?;
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
         let top = self.dir(&entry.id).join("top");
-        let engine = self.clone();
         self.inner.events.container(&record, "export", &[]);
-        Ok(stream(move |to| {
-            let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<u8>>(4);
-            let packer = std::thread::spawn(move || {
-                engine.with_root(
-                    &entry,
-                    Box::new(move |dir| {
-                        let mut to = Pieces { to: sender, buffer: Vec::new() };
-                        let now = Timestamp::now();
-                        let of = silo_guest::Changes {
-                            layers: &layers,
-                            top: &top,
-                            id_range: record.id_range,
-                            user: &record.spec.config.user,
-                            time: (now.as_second(), 0),
-                        };
-                        guest.export(dir.as_fd(), &of, &mut to).map_err(guest_error)?;
-                        to.flush().map_err(internal("packing"))
-                    }),
-                )
-            });
-            for piece in receiver {
-                to.write_all(&piece)?;
-            }
-            packer.join().map_err(|_| io::Error::other("packing panicked"))?.map_err(io::Error::other)
+        Ok(self.packed(entry, move |root, to| {
+            let of = silo_guest::Changes {
+                layers: &layers,
+                top: Some(&top),
+                user: &record.spec.config.user,
+                time: (Timestamp::now().as_second(), 0),
+            };
+            guest.export(root.as_fd(), &of, to).map_err(guest_error)
         }))
     }
 
@@ -272,42 +252,18 @@ impl Engine {
                 .collect();
             let of = silo_guest::Changes {
                 layers: &layers,
-                top: &top,
-                id_range: record.id_range,
+                top: Some(&top),
                 user: &record.spec.config.user,
                 time: (0, 0),
             };
             for (path, is_new) in guest.changed_elsewhere(&of).map_err(guest_error)? {
+                let path = guest.shown_path(&path);
                 shown.retain(|change| change.path != path);
                 shown.push(Change { path, kind: u8::from(is_new) });
             }
             Ok(shown)
         })
         .await
-    }
-}
-
-/// Hands pieces to the thread that writes them to the client.
-struct Pieces {
-    to: std::sync::mpsc::SyncSender<Vec<u8>>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.buffer);
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.to.send(piece).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
     }
 }
 

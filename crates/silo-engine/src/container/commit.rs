@@ -80,8 +80,7 @@ impl Engine {
             let now = jiff::Timestamp::now();
             let changes = silo_guest::Changes {
                 layers: &layers,
-                top: &top,
-                id_range: from.id_range,
+                top: Some(&top),
                 user: &from.spec.config.user,
                 time: (now.as_second(), i64::from(now.subsec_nanosecond())),
             };

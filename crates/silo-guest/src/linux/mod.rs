@@ -79,10 +79,8 @@ impl Guest for LinuxGuest {
     }
 
     fn capture(&self, changes: &Changes<'_>, to: &mut dyn std::io::Write) -> Result<(), GuestError> {
-        let upper = changes.top.join(self.changes().0);
-        if !upper.exists() {
-            return Ok(());
-        }
+        let upper = changes.top.map(|top| top.join(self.changes().0)).filter(|upper| upper.exists());
+        let Some(upper) = upper else { return Ok(()) };
         silo_layer::pack_upper(&upper, 0, self.own_mount_points(), to).map_err(|e| GuestError::Io {
             doing: "packing the container's changes".to_owned(),
             source: std::io::Error::other(e.to_string()),

@@ -10,7 +10,7 @@ use crate::contract::{Changes, GuestError};
 
 use super::registry::RegistryError;
 use super::registry::capture::{Captured, capture as read_registry};
-use super::registry::hives::{CONFIG, PLACES};
+use super::registry::hives::{PLACES, of_user};
 use super::users::Account;
 
 /// Of `top`: the upper directories of `C:` and of Wine's prefix.
@@ -26,12 +26,14 @@ impl From<RegistryError> for GuestError {
 
 fn registry(changes: &Changes<'_>) -> Result<(Captured, String), GuestError> {
     let account = Account::parse(changes.user)?;
-    let captured = read_registry(changes.layers, &changes.top.join(PREFIX), account)?;
+    let prefix = changes.top.map(|top| top.join(PREFIX));
+    let captured = read_registry(changes.layers, prefix.as_deref(), account)?;
     Ok((captured, account.profile()))
 }
 
 /// Writes the layer.
 pub(super) fn capture(changes: &Changes<'_>, to: &mut dyn Write) -> Result<(), GuestError> {
+    let top = changes.top.ok_or_else(|| GuestError::Invalid("layers alone have no changes".to_owned()))?;
     let (captured, profile) = registry(changes)?;
     let (mut deltas, mut whole) = (Vec::new(), Vec::new());
     for changed in captured.changed(&profile) {
@@ -43,7 +45,7 @@ pub(super) fn capture(changes: &Changes<'_>, to: &mut dyn Write) -> Result<(), G
     }
     let deltas: Vec<(&str, &[u8])> = deltas.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
     let whole: Vec<(&str, &[u8])> = whole.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
-    let files = changes.top.join(FILES);
+    let files = top.join(FILES);
     // Not there yet in a container that was never started.
     std::fs::create_dir_all(&files)
         .map_err(|source| GuestError::Io { doing: format!("making {}", files.display()), source })?;
@@ -68,7 +70,7 @@ pub(super) fn changed_hives(changes: &Changes<'_>) -> Result<Vec<(String, bool)>
     for changed in captured.changed(&profile) {
         let missing = silo_layer::find_windows(changes.layers, &changed.file)
             .map_err(|source| GuestError::Io { doing: format!("looking for {}", changed.file), source })?;
-        shown.push((format!("C:\\{}", changed.file.replace('/', "\\")), missing.is_none()));
+        shown.push((format!("/{}", changed.file), missing.is_none()));
     }
     Ok(shown)
 }
@@ -99,10 +101,10 @@ pub(super) fn export(root: BorrowedFd<'_>, of: &Changes<'_>, to: &mut dyn Write)
     };
     let mut whole = Vec::new();
     for (place, hive) in PLACES.iter().zip(&registry.hives.0) {
-        whole.push((format!("{CONFIG}/{}", place.file), bytes(hive)?));
+        whole.push((place.path(), bytes(hive)?));
     }
     if captured.old.user != registry.user {
-        whole.push((format!("{profile}/NTUSER.DAT"), bytes(&registry.user)?));
+        whole.push((of_user(&profile), bytes(&registry.user)?));
     }
     let whole: Vec<(&str, &[u8])> = whole.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
     // An image that was made of files alone has no Linux side.

@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 
 use super::spelling::Here;
 use super::unpack::{Unpacker, components, hostile, owned};
-use super::{ROOTS, drive};
+use super::{WINDOWS_ROOTS, drive};
 use crate::archive::{Item, Reader};
 use crate::merge::{self, Seen};
 use crate::{LayerError, copy};
@@ -32,7 +32,7 @@ impl Unpacker<'_> {
         let mut here = None;
         for (i, part) in parts.iter().enumerate() {
             let part = match i {
-                0 => ROOTS.iter().find(|root| root.eq_ignore_ascii_case(part)).ok_or_else(missing)?,
+                0 => WINDOWS_ROOTS.iter().find(|root| root.eq_ignore_ascii_case(part)).ok_or_else(missing)?,
                 _ => part,
             };
             let known = self.spellings.find(&target, part);

@@ -34,7 +34,8 @@ const FILES: &str = "Files";
 const HIVES: &str = "Hives";
 /// Root of the virtual machine of Hyper-V isolation.
 const UTILITY_VM: &str = "UtilityVM";
-const ROOTS: &[&str] = &[FILES, HIVES, UTILITY_VM];
+/// Top directories of a Windows layer.
+pub const WINDOWS_ROOTS: &[&str] = &[FILES, HIVES, UTILITY_VM];
 
 /// The root of the drive that a path (components) is on, as a number of components.
 fn drive(path: &[String]) -> Option<usize> {

@@ -19,7 +19,7 @@ use super::aside::{self, Chain};
 use super::describe::{self, Described};
 use super::header::{self, Entry};
 use super::kept::{self, Kept};
-use super::{FILES, ROOTS, UTILITY_VM, drive, names};
+use super::{FILES, UTILITY_VM, WINDOWS_ROOTS, drive, names};
 use crate::write::Writer;
 use crate::{LayerError, merge, pack, whiteout};
 
@@ -63,7 +63,8 @@ pub fn pack_windows_tree(
         if name == aside::DIRECTORY {
             continue;
         }
-        let Some(text) = name.to_str().filter(|n| ROOTS.contains(n) || linux_roots.contains(n)) else {
+        let Some(text) = name.to_str().filter(|n| WINDOWS_ROOTS.contains(n) || linux_roots.contains(n))
+        else {
             return Err(LayerError::tree(at, "a Windows layer has no such directory"));
         };
         let node = beneath::open_no_links(&root, at, PIN, Mode::empty()).map_err(failed)?;

@@ -14,7 +14,7 @@ use super::kept;
 use super::links::{self, Target};
 use super::spelling::{Here, Spellings};
 use super::streams::Owner;
-use super::{ROOTS, drive, names};
+use super::{WINDOWS_ROOTS, drive, names};
 use crate::archive::{Item, Reader};
 use crate::place::clean;
 use crate::unpack::{Counter, LayerTree};
@@ -114,7 +114,7 @@ impl Unpacker<'_> {
         if self.linux_roots.contains(first) {
             return self.linux_entry(item, &parts, content);
         }
-        *first = ROOTS
+        *first = WINDOWS_ROOTS
             .iter()
             .find(|root| root.eq_ignore_ascii_case(first))
             .ok_or_else(|| hostile(&item, format!("a Windows layer has no {first:?}")))?;

@@ -13,7 +13,7 @@ use super::registry::Registry;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
 use super::{BaseOptions, Family, identity, prune, setup, stack, user_name, wine};
-use crate::windows::registry::hives::{CONFIG, Hives, PLACES};
+use crate::windows::registry::hives::{Hives, PLACES, Place, of_user};
 use crate::windows::registry::{RegistryError, text};
 
 /// Programs of `inside/windows`: name in the inside directory, place in the tree.
@@ -410,8 +410,8 @@ fn write_registry(prefix: &Path, tree: &Path, family: Family, date: u64) -> Resu
     let mut new_profiles = Hive::default();
     let name = std::mem::replace(&mut new_profiles.root, user.into_key(date)).name;
     new_profiles.root.name = name;
-    let named = PLACES.iter().map(|place| format!("{CONFIG}/{}", place.file)).zip(&hives.0);
-    for (path, hive) in named.chain([("Users/Default/NTUSER.DAT".to_owned(), &new_profiles)]) {
+    let named = PLACES.iter().map(Place::path).zip(&hives.0);
+    for (path, hive) in named.chain([(of_user("Users/Default"), &new_profiles)]) {
         let to = files.join(existing_spelling(&files, &path));
         let bytes = hive.to_bytes().map_err(|source| RegistryError::Hive { path: to.clone(), source })?;
         fs::write(&to, bytes).map_err(at("writing", &to))?;

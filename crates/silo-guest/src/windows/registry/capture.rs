@@ -1,16 +1,13 @@
 //! What a container made of its registry.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use silo_hive::{Hive, Key};
 
-use super::hives::{Hives, PLACES};
+use super::hives::{Hives, PLACES, of_user};
 use super::projection::{DEFAULT_USER, SYSTEM, USER};
-use super::{RegistryError, at, chain, hive_error, machine, text};
+use super::{RegistryError, chain, hive_error, machine, read_file, text};
 use crate::windows::users::Account;
 
 /// A larger registry file is refused.
@@ -46,14 +43,15 @@ pub(in crate::windows) struct Changed {
 }
 
 /// Reads a container's registry. `layers`: the chain, uppermost first; `prefix`: the upper directory of the overlay in which
-/// Wine keeps its files; Wine must have written them.
+/// Wine keeps its files, which must be written; `None`: the layers' own.
 pub(in crate::windows) fn capture(
     layers: &[PathBuf],
-    prefix: &Path,
+    prefix: Option<&Path>,
     account: Account,
 ) -> Result<Captured, RegistryError> {
     let old = Registry { hives: chain::hives(layers)?, user: chain::user(layers, &account.profile())? };
     let mut new = old.clone();
+    let Some(prefix) = prefix else { return Ok(Captured { old, new }) };
     let (system, default_user) = (read(prefix, SYSTEM)?, read(prefix, DEFAULT_USER)?);
     if system.is_some() || default_user.is_some() {
         let was = old.hives.machine();
@@ -89,14 +87,13 @@ impl Captured {
             if old != new {
                 changed.push(Changed {
                     delta: Some(place.delta),
-                    file: format!("{}/{}", super::hives::CONFIG, place.file),
+                    file: place.path(),
                     hive: silo_hive::diff(old, new),
                 });
             }
         }
         if self.old.user != self.new.user {
-            let file = format!("{profile}/NTUSER.DAT");
-            changed.push(Changed { delta: None, file, hive: self.new.user.clone() });
+            changed.push(Changed { delta: None, file: of_user(profile), hive: self.new.user.clone() });
         }
         changed
     }
@@ -111,19 +108,10 @@ impl Changed {
 
 fn read(prefix: &Path, name: &str) -> Result<Option<Key>, RegistryError> {
     let path = prefix.join(name);
-    // Programs of the container can write here: nothing is followed, nothing is waited for.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(&path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => File::from(other.map_err(|e| at("reading", &path)(e.into()))?),
+    let bytes = match read_file(&path, LARGEST) {
+        Err(RegistryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
     };
-    let metadata = file.metadata().map_err(at("reading", &path))?;
-    if !metadata.is_file() || metadata.len() > LARGEST {
-        let source = io::Error::other("it is no file, or larger than 256 MiB");
-        return Err(at("reading", &path)(source));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes).map_err(at("reading", &path))?;
     text::read(&bytes).map(Some).map_err(|source| RegistryError::Text { path, source })
 }
 
@@ -186,17 +174,16 @@ mod tests {
     fn after(change: impl FnOnce(&mut Key)) -> Captured {
         let dir = tempfile::tempdir().unwrap();
         let (layer, prefix) = (dir.path().join("layer"), dir.path().join("prefix"));
-        let config = layer.join("Files").join(super::super::hives::CONFIG);
-        fs::create_dir_all(&config).unwrap();
+        fs::create_dir_all(layer.join("Files/Windows/System32/config")).unwrap();
         fs::create_dir_all(&prefix).unwrap();
         let hives = base();
         for (place, hive) in PLACES.iter().zip(&hives.0) {
-            fs::write(config.join(place.file), hive.to_bytes().unwrap()).unwrap();
+            fs::write(layer.join("Files").join(place.path()), hive.to_bytes().unwrap()).unwrap();
         }
         let mut machine = hives.machine();
         change(&mut machine);
         fs::write(prefix.join(SYSTEM), text::write(&machine, "x")).unwrap();
-        capture(&[layer], &prefix, Account::Administrator).unwrap()
+        capture(&[layer], Some(&prefix), Account::Administrator).unwrap()
     }
 
     #[test]
@@ -242,7 +229,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(SYSTEM), "WINE REGISTRY Version 2\n[x\n").unwrap();
         let captured =
-            || capture(&[dir.path().join("none")], dir.path(), Account::User).unwrap_err().to_string();
+            || capture(&[dir.path().join("none")], Some(dir.path()), Account::User).unwrap_err().to_string();
         assert!(captured().contains("system.reg: line 2"), "{}", captured());
         fs::remove_file(dir.path().join(SYSTEM)).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(SYSTEM)).unwrap();

@@ -1,13 +1,12 @@
 //! What the layers of a chain say the registry is.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use silo_hive::{Hive, HiveError};
 
-use super::hives::{CONFIG, Hives, PLACES};
-use super::{RegistryError, at, hive_error};
+use super::hives::{Hives, PLACES, of_user};
+use super::{RegistryError, at, hive_error, read_file};
 
 /// A larger hive is refused.
 const LARGEST: u64 = 512 << 20;
@@ -18,7 +17,7 @@ pub(in crate::windows) fn hives(layers: &[PathBuf]) -> Result<Hives, RegistryErr
     let mut hives = Hives::default();
     let Some(base) = layers.last() else { return Ok(hives) };
     for (place, hive) in PLACES.iter().zip(&mut hives.0) {
-        if let Some(path) = find(std::slice::from_ref(base), &format!("{CONFIG}/{}", place.file))? {
+        if let Some(path) = find(std::slice::from_ref(base), &place.path())? {
             *hive = read(&path)?;
         }
         for layer in layers.iter().rev() {
@@ -35,7 +34,7 @@ pub(in crate::windows) fn hives(layers: &[PathBuf]) -> Result<Hives, RegistryErr
 /// A user's hive: the profile's own `NTUSER.DAT`, or what new profiles begin with. The path is the profile's, on `C:`.
 pub(in crate::windows) fn user(layers: &[PathBuf], profile: &str) -> Result<Hive, RegistryError> {
     for profile in [profile, "Users/Default"] {
-        if let Some(path) = find(layers, &format!("{profile}/NTUSER.DAT"))? {
+        if let Some(path) = find(layers, &of_user(profile))? {
             return read(&path);
         }
     }
@@ -49,17 +48,17 @@ fn find(layers: &[PathBuf], path: &str) -> Result<Option<PathBuf>, RegistryError
 
 /// Reads a hive; of one that was not written to its end its logs are replayed.
 fn read(path: &Path) -> Result<Hive, RegistryError> {
-    let bytes = bytes(path)?;
+    let bytes = Bytes::from(read_file(path, LARGEST)?);
     if bytes.is_empty() {
         // Tools that only make images leave such files.
         return Ok(Hive::default());
     }
-    match Hive::from_bytes(bytes) {
+    match Hive::from_bytes(bytes.clone()) {
         Err(HiveError::Dirty(_)) => {
             let logs = ["LOG1", "LOG2", "LOG"].map(|end| log(path, end));
             let logs = logs.into_iter().collect::<Result<Vec<_>, _>>()?;
             let logs: Vec<&[u8]> = logs.iter().filter(|log| !log.is_empty()).map(Vec::as_slice).collect();
-            let whole = silo_hive::recover(self::bytes(path)?, &logs).map_err(hive_error(path))?;
+            let whole = silo_hive::recover(&bytes[..], &logs).map_err(hive_error(path))?;
             Hive::from_bytes(whole).map_err(hive_error(path))
         }
         other => other.map_err(hive_error(path)),
@@ -73,23 +72,8 @@ fn log(path: &Path, end: &str) -> Result<Vec<u8>, RegistryError> {
     for entry in std::fs::read_dir(directory).map_err(at("reading", directory))? {
         let entry = entry.map_err(at("reading", directory))?;
         if entry.file_name().to_string_lossy().eq_ignore_ascii_case(&wanted) {
-            return bytes(&entry.path());
+            return read_file(&entry.path(), LARGEST);
         }
     }
     Ok(Vec::new())
-}
-
-fn bytes(path: &Path) -> Result<Vec<u8>, RegistryError> {
-    let metadata = path.symlink_metadata().map_err(at("reading", path))?;
-    if !metadata.is_file() || metadata.len() > LARGEST {
-        return Err(RegistryError::Hive {
-            path: path.to_owned(),
-            source: HiveError::NotAHive("it is no file, or larger than 512 MiB"),
-        });
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
-        .map_err(at("reading", path))?;
-    Ok(bytes)
 }

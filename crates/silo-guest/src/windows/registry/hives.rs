@@ -8,12 +8,17 @@ pub(in crate::windows) struct Place {
     /// In `Hives` of a layer.
     pub(in crate::windows) delta: &'static str,
     /// In `Windows\System32\config` of a base.
-    pub(in crate::windows) file: &'static str,
+    file: &'static str,
     /// Below `HKEY_LOCAL_MACHINE`; empty for `HKEY_USERS\.DEFAULT`.
     key: &'static str,
 }
 
 impl Place {
+    /// Its file on the `C:` of a base, with slashes.
+    pub(in crate::windows) fn path(&self) -> String {
+        format!("Windows/System32/config/{}", self.file)
+    }
+
     /// As users know it.
     pub(in crate::windows) fn shown(&self) -> String {
         match self.key {
@@ -32,8 +37,10 @@ pub(in crate::windows) const PLACES: [Place; 5] = [
     Place { delta: "System_Delta", file: "SYSTEM", key: "System" },
 ];
 
-/// Directory of whole hives in a base.
-pub(in crate::windows) const CONFIG: &str = "Windows/System32/config";
+/// The file of a user's hive, whole, below `profile` on `C:`.
+pub(in crate::windows) fn of_user(profile: &str) -> String {
+    format!("{profile}/NTUSER.DAT")
+}
 
 /// Not in any hive: a link that Windows makes at each boot to the control set in use.
 const CONTROL_SET: &str = "CurrentControlSet";

@@ -12,9 +12,11 @@ mod machine;
 pub(super) mod projection;
 pub(super) mod text;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use silo_hive::HiveError;
 
 use self::text::TextError;
@@ -58,4 +60,21 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryErr
 fn hive_error(path: &Path) -> impl FnOnce(HiveError) -> RegistryError {
     let path = path.to_owned();
     move |source| RegistryError::Hive { path, source }
+}
+
+/// Reads a file of at most `largest` bytes. Layers and containers fill these directories: no link is followed, nothing but a
+/// regular file is read, and nothing is waited for.
+fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>, RegistryError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let read = || -> io::Result<Vec<u8>> {
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() > largest {
+            return Err(io::Error::other(format!("it is no file, or larger than {} MiB", largest >> 20)));
+        }
+        let mut bytes = Vec::new();
+        file.take(largest).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(at("reading", path))
 }

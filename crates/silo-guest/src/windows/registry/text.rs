@@ -66,10 +66,10 @@ pub(in crate::windows) fn read(bytes: &[u8]) -> Result<Key, TextError> {
                 let node = current.as_mut().ok_or_else(|| bad(number, "a value stands before any key"))?;
                 let value = value(line, &mut lines).ok_or_else(|| bad(number, "it is no value"))?;
                 let name = folded(&value.name);
-                let before = node.values.insert(name, value.clone());
-                if before.is_some_and(|before| before.name != value.name) {
+                if node.values.get(&name).is_some_and(|before| before.name != value.name) {
                     return Err(bad(number, "two values of a key differ in case only"));
                 }
+                node.values.insert(name, value);
             }
         }
     }
@@ -289,10 +289,14 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         out.push(b'"');
     }
     let data = &value.data;
-    let is_text = data.len() >= 2 && data.len().is_multiple_of(2) && data.ends_with(&[0, 0]);
+    let is_text = matches!(value.kind, kind::SZ | kind::EXPAND_SZ | kind::MULTI_SZ)
+        && data.len() >= 2
+        && data.len().is_multiple_of(2)
+        && data.ends_with(&[0, 0]);
+    // Writing to memory does not fail.
     let _ = match value.kind {
         kind::SZ if is_text => write!(out, "=\""),
-        kind::EXPAND_SZ | kind::MULTI_SZ if is_text => write!(out, "=str({}):\"", value.kind),
+        form if is_text => write!(out, "=str({form}):\""),
         kind::DWORD if data.len() == 4 => {
             let _ = writeln!(out, "=dword:{:08x}", u32::from_le_bytes([data[0], data[1], data[2], data[3]]));
             return;
@@ -300,7 +304,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         kind::BINARY => write!(out, "=hex:"),
         other => write!(out, "=hex({other:x}):"),
     };
-    if is_text && matches!(value.kind, kind::SZ | kind::EXPAND_SZ | kind::MULTI_SZ) {
+    if is_text {
         escape::write(out, units(&data[..data.len() - 2]), b"\"");
         out.extend_from_slice(b"\"\n");
         return;
