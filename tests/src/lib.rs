@@ -1,5 +1,12 @@
 //! A real daemon of a test's own, driven by the stock docker client; nothing of it may be left at its end.
 
+pub mod dockerd;
+pub mod http;
+pub mod images;
+pub mod packages;
+pub mod registry;
+pub mod spares;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,6 +27,12 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 pub struct Daemon {
     dir: tempfile::TempDir,
     bridge: String,
+    /// Guest kernel and templates.
+    machines: PathBuf,
+    /// Spares that it keeps.
+    pool: u64,
+    /// Further flags.
+    arguments: Vec<String>,
     child: Option<Child>,
 }
 
@@ -55,6 +68,32 @@ pub fn now() -> String {
     format!("{:.9}", since.as_secs_f64())
 }
 
+/// Where containers of these tests run that ask for nothing: every test holds under both isolations, and `cargo xtask test`
+/// runs them once under each. What does not is said by [`only_under`].
+pub fn isolation() -> &'static str {
+    static NAME: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        std::env::var("SILO_TEST_ISOLATION").unwrap_or_else(|_| "process".into())
+    });
+    &NAME
+}
+
+/// Whether a test (or a part of one) is to be run; the reason why it holds under one isolation only stands beside it, and
+/// in docs/isolation.md.
+pub fn only_under(wanted: &str, reason: &str) -> bool {
+    let holds = isolation() == wanted;
+    if !holds {
+        // Past the test's own captured output.
+        let _ = writeln!(std::io::stderr().lock(), "not under {}: {reason}", isolation());
+    }
+    holds
+}
+
+/// Guest kernel and templates, shared by the daemons of all tests of a build.
+fn machines() -> PathBuf {
+    let exe = silo().canonicalize().expect("silo is built");
+    exe.parent().unwrap_or(Path::new("/")).join("../test-vm")
+}
+
 /// The Windows base of [`Daemon::windows`].
 pub const NANOSERVER: &str = "silo/nanoserver:ltsc2022";
 
@@ -88,9 +127,36 @@ fn archive_of(family: &str) -> PathBuf {
     dir.join(format!("{build}-{family}.tar"))
 }
 
-/// A number out of the environment: `cargo xtask soak` sets `SILO_SOAK_ROUNDS` for longer campaigns.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// How many rounds a campaign has: `cargo xtask soak` sets `SILO_SOAK_ROUNDS` for longer ones.
 pub fn rounds(default: u64) -> u64 {
-    std::env::var("SILO_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    number("SILO_SOAK_ROUNDS", default)
+}
+
+/// What a campaign's moments come from: `SILO_SOAK_SEED`, or this.
+pub fn seed(default: u64) -> u64 {
+    number("SILO_SOAK_SEED", default)
+}
+
+/// xorshift64*: the moments of a campaign can be had again by its seed.
+pub struct Random(u64);
+
+impl Random {
+    /// Begins anew.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.max(1))
+    }
+
+    /// The next number below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
 }
 
 /// Compiles a Windows program out of `tests/probes` into `dir`, as `probe.exe`.
@@ -104,33 +170,145 @@ pub fn probe(source: &str, dir: &Path) -> PathBuf {
     program
 }
 
+/// A shell's line that prints what no two machines may share ([`OWN`], a line each), random bytes at its first instruction,
+/// then `end`, and stays. Of `--privileged` containers: the machine's ID is in its agent's files, which only a program shows
+/// that the machine's kernel starts outside of all containers, at a core dump (core(5)).
+pub const TELL_OWN: &str = r"head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n'; echo
+cat /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address; hostname; cat /proc/sys/kernel/random/uuid
+echo '|/proc/%P/root/bin/busybox cp /etc/machine-id /proc/%P/root/machine-id' > /proc/sys/kernel/core_pattern
+sh -c 'kill -SEGV $$' 2> /dev/null; cat /machine-id; rm /machine-id
+echo end; exec sleep 1000";
+
+/// What [`TELL_OWN`] prints.
+pub const OWN: [&str; 6] =
+    ["random bytes", "boot IDs", "hardware addresses", "host names", "further random bytes", "machine IDs"];
+
+/// Attaches to a container, writes a line to its main program and waits until it answers with these words.
+pub fn say_to(daemon: &Daemon, name: &str, line: &str, words: &str) {
+    let mut command = daemon.command(&["attach", name]);
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    stdin.write_all(line.as_bytes()).unwrap();
+    let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&seen).contains(words) {
+        // The command's own limit ends it.
+        let n = client.stdout.as_mut().unwrap().read(&mut piece).unwrap();
+        assert!(n > 0, "{name} does not say {words:?}: {}\n{}", String::from_utf8_lossy(&seen), daemon.log());
+        seen.extend_from_slice(&piece[..n]);
+    }
+    // `timeout` leads a group with the client in it, which passes any gentler signal on to the container.
+    let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", client.id())]).status();
+    client.wait().unwrap();
+    drop(stdin);
+}
+
 impl Daemon {
     /// Starts a daemon with nothing in it.
     pub fn empty() -> Self {
-        let number = SERIAL.fetch_add(1, Ordering::SeqCst);
-        let bridge = format!("st{}x{number}", std::process::id() % 100_000);
-        let mut daemon = Self { dir: tempfile::tempdir().unwrap(), bridge, child: None };
+        let mut daemon = Self::new();
+        daemon.run();
+        if isolation() == "hyperv" {
+            static KERNEL: Mutex<()> = Mutex::new(());
+            let _one = KERNEL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            daemon.prepare_kernel();
+        }
+        daemon
+    }
+
+    /// As [`Daemon::empty`], with further flags; `path` of the directory is known before it starts.
+    pub fn with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let mut daemon = Self::new();
+        daemon.arguments = arguments(daemon.dir.path());
         daemon.run();
         daemon
+    }
+
+    /// As [`Daemon::start`], with a guest kernel and templates that no other daemon has.
+    pub fn with_own_machines() -> Self {
+        let mut daemon = Self::new();
+        daemon.machines = daemon.path("vm");
+        daemon.run();
+        daemon.prepare_kernel();
+        daemon.import_busybox();
+        daemon
+    }
+
+    /// As [`Daemon::start`], with a pool of at most so many spares, and the kernel for machines.
+    pub fn with_pool(spares: u64) -> Self {
+        let mut daemon = Self::new();
+        daemon.pool = spares;
+        daemon.run();
+        daemon.prepare_kernel();
+        daemon.import_busybox();
+        daemon
+    }
+
+    fn new() -> Self {
+        let serial = SERIAL.fetch_add(1, Ordering::SeqCst);
+        let bridge = format!("st{}x{serial}", std::process::id() % 100_000);
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            bridge,
+            machines: machines(),
+            pool: number("SILO_TEST_POOL", 0),
+            arguments: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// The kernel of the package that `SILO_KERNEL_PACKAGE` names, or the distribution's.
+    fn prepare_kernel(&self) {
+        if self.machines.join("kernel/version").exists() {
+            return;
+        }
+        let package = std::env::var("SILO_KERNEL_PACKAGE").ok();
+        let mut arguments = vec!["vm", "kernel"];
+        arguments.extend(package.iter().flat_map(|p| ["--package", p]));
+        let said = self.silo(&arguments);
+        assert_eq!(said.code, 0, "{said:?}");
     }
 
     /// Starts a daemon with the image `localhost/busybox`.
     pub fn start() -> Self {
         let daemon = Self::empty();
+        daemon.import_busybox();
+        daemon
+    }
+
+    /// Imports `localhost/busybox`.
+    pub fn import_busybox(&self) {
         let script = "set -e; r=$(mktemp -d); trap 'rm -rf $r' EXIT; mkdir -p $r/bin $r/etc $r/tmp $r/root; \
             cp $(command -v busybox) $r/bin/; for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox $r/bin/$a; done; \
             printf 'root:x:0:0:root:/root:/bin/sh\\nbob:x:1000:1000::/home/bob:/bin/sh\\n' > $r/etc/passwd; \
             printf 'root:x:0:\\nbob:x:1000:\\n' > $r/etc/group; \
             tar -C $r -c . | docker import -c 'CMD [\"sh\"]' - localhost/busybox";
         let made =
-            Command::new("bash").args(["-c", script]).env("DOCKER_HOST", daemon.host()).output().unwrap();
+            Command::new("bash").args(["-c", script]).env("DOCKER_HOST", self.host()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        daemon
     }
 
     /// Starts a daemon with the image [`NANOSERVER`], built once for all tests of a build of silo.
     pub fn windows() -> Self {
         Self::with_base("nanoserver").unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// As [`Daemon::windows`], with a pool of at most so many spares.
+    pub fn windows_with_pool(spares: u64) -> Self {
+        let mut daemon = Self::new();
+        daemon.pool = spares;
+        daemon.run();
+        daemon.add_base("nanoserver").unwrap_or_else(|why| panic!("{why}"));
+        daemon
+    }
+
+    /// As [`Daemon::windows`], with a guest kernel and templates of its own.
+    pub fn windows_with_machines() -> Self {
+        let mut daemon = Self::new();
+        daemon.machines = daemon.path("vm");
+        daemon.run();
+        daemon.prepare_kernel();
+        daemon.add_base("nanoserver").unwrap_or_else(|why| panic!("{why}"));
+        daemon
     }
 
     /// Starts a daemon with the base `silo/servercore:ltsc2022`. `None` only if the mirror's index of 32-bit packages is at
@@ -160,16 +338,31 @@ impl Daemon {
     /// Starts a daemon with the base `silo/<family>:ltsc2022`, built once for all tests of a build of silo; says why it
     /// could not be built.
     pub fn with_base(family: &str) -> Result<Self, String> {
-        static BUILD: Mutex<()> = Mutex::new(());
         let daemon = Self::empty();
+        daemon.add_base(family).map(|()| daemon)
+    }
+
+    /// The same, in this daemon.
+    pub fn add_base(&self, family: &str) -> Result<(), String> {
+        if isolation() == "hyperv" {
+            self.prepare_kernel();
+        }
+        static BUILD: Mutex<()> = Mutex::new(());
         // A failed build fails its own test; the others may try again.
         let _one = BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let archive = archive_of(family);
+        // Spares are made of what was asked for.
+        let ask = || {
+            if self.pool > 0 {
+                self.ok(&["run", "--rm", &format!("silo/{family}:ltsc2022"), "cmd", "/c", "exit"]);
+            }
+        };
         if archive.exists() {
-            daemon.ok(&["load", "-q", "-i", &archive.display().to_string()]);
-            return Ok(daemon);
+            self.ok(&["load", "-q", "-i", &archive.display().to_string()]);
+            ask();
+            return Ok(());
         }
-        let said = daemon.silo(&["base", "build", family]);
+        let said = self.silo(&["base", "build", family]);
         if said.code != 0 {
             let why = said.err.lines().last().unwrap_or_default();
             return Err(format!(
@@ -178,9 +371,10 @@ impl Daemon {
             ));
         }
         let fresh = archive.with_extension("new");
-        daemon.ok(&["save", "-o", &fresh.display().to_string(), &format!("silo/{family}:ltsc2022")]);
+        self.ok(&["save", "-o", &fresh.display().to_string(), &format!("silo/{family}:ltsc2022")]);
         std::fs::rename(&fresh, &archive).unwrap();
-        Ok(daemon)
+        ask();
+        Ok(())
     }
 
     fn run(&mut self) {
@@ -192,6 +386,10 @@ impl Daemon {
             .arg(self.path("run"))
             .arg("--socket")
             .arg(self.path("silo.sock"))
+            .args(["--isolation", isolation(), "--vm-dir"])
+            .arg(&self.machines)
+            .args(["--pool", &self.pool.to_string()])
+            .args(&self.arguments)
             .stderr(log)
             .spawn()
             .expect("silo is built by `cargo xtask test`, or named by SILO_BIN");
@@ -229,12 +427,25 @@ impl Daemon {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["-s", "KILL", DOCKER_LIMIT, "docker"]).args(arguments);
+        // What one test logs in to is no other's business.
+        command.env("DOCKER_BUILDKIT", "0").env("DOCKER_CONFIG", self.path("docker"));
         command.env("DOCKER_HOST", self.host()).stdin(Stdio::null());
         command
     }
 
+    /// Waits until a spare is ready, if one is being made: with a pool every start that can have one is to have it.
+    fn await_spare(&self) {
+        let now = || self.get("/silo/pool");
+        if self.pool > 0 && !now().contains("\"Making\":0") {
+            self.get("/silo/pool?ready=1");
+        }
+    }
+
     /// Runs docker, whatever comes of it.
     pub fn docker(&self, arguments: &[&str]) -> Said {
+        if matches!(arguments.first(), Some(&("run" | "start" | "restart"))) {
+            self.await_spare();
+        }
         self.command(arguments).output().unwrap().into()
     }
 
@@ -283,6 +494,11 @@ impl Daemon {
             }
             child.wait().unwrap();
         }
+    }
+
+    /// From its next start on it keeps at most so many spares.
+    pub fn keep_spares(&mut self, spares: u64) {
+        self.pool = spares;
     }
 
     /// Starts it again after [`Daemon::stop`].

@@ -52,7 +52,7 @@ fn networks_and_volumes_are_told_at_a_containers_start_and_end() {
     );
     for (mode, kind) in [("host", "host"), ("none", "null")] {
         let moment = now();
-        d.ok(&["run", "--rm", "--network", mode, IMAGE, "true"]);
+        d.ok(&["run", "--rm", "--network", mode, "--isolation", "process", IMAGE, "true"]);
         let told = since(&d, &moment, &["--filter", "type=network"]);
         assert_eq!(told.len(), 2, "{told:?}");
         let wanted = format!(r#""name":"{mode}","type":"{kind}"}}"#);

@@ -102,6 +102,11 @@ fn differences_are_made_and_laid_over() {
     {
         assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
     }
+    let json = ok(&["diff", "--json", &at("old"), &at("new")]);
+    for part in [r#""layer":"tombstone""#, r#""name":"Dead""#, r#""tombstone":true"#, r#""text":"0x7""#] {
+        assert!(json.starts_with('{') && json.contains(part), "{part} is not in {json}");
+    }
+    assert!(!hive(&["diff", "--json", &at("old"), &at("new"), "-o", &at("x")]).0);
     ok(&["merge", &at("old"), &at("delta"), "-o", &at("merged")]);
     assert_eq!(std::fs::read(at("merged")).unwrap(), std::fs::read(at("new")).unwrap());
     assert_eq!(ok(&["get", &at("merged"), "a", "New"]), "0x7\n");

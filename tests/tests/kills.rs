@@ -9,32 +9,17 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use silo_tests::Daemon;
+use silo_tests::spares::Spares;
+use silo_tests::{Daemon, NANOSERVER, Random, rounds, seed};
 
 const IMAGE: &str = "localhost/busybox";
 /// Kills of the short version.
 const ROUNDS: u64 = 6;
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
-/// xorshift64*: the moments of a campaign can be had again by its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
 /// Ends, so that its policy starts it again.
 const ENDS: &str = "sleep 0.3; exit 1";
 
-/// Client commands that run over and over; most of those that a kill meets fail, and may.
+/// What one worker does over and over; most of the commands that a kill meets fail, and may.
 fn work(host: &str, stop: &AtomicBool, worker: u32, done: &AtomicU32) {
     let writer = "i=0; while :; do i=$((i+1)); echo line $i; done | head -n 200000; sleep 1000";
     let name = |kind: &str, n: u32| format!("{kind}{worker}-{n}");
@@ -57,16 +42,38 @@ fn work(host: &str, stop: &AtomicBool, worker: u32, done: &AtomicU32) {
             // Every other one stays to the end.
             if n % 2 == 0 { &["rm", "-f", "-v", &again] } else { &["version"] },
         ];
-        for command in commands {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            let mut docker = Command::new("timeout");
-            docker.args(["-s", "KILL", "30", "docker"]).args(command).env("DOCKER_HOST", host);
-            let status = docker.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            if status.is_ok_and(|s| s.success()) {
-                done.fetch_add(1, Ordering::Relaxed);
-            }
+        run_all(host, stop, done, &commands);
+    }
+}
+
+/// The same of Windows containers, of which every third stays to the end.
+fn work_on_windows(host: &str, stop: &AtomicBool, done: &AtomicU32) {
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        n += 1;
+        let name = format!("windows-{n}");
+        let key = ["exec", &name, "reg", "add", r"HKLM\Software\Kills", "/v", "V", "/d", "1", "/f"];
+        let commands: [&[&str]; 5] = [
+            &["run", "--rm", NANOSERVER, "cmd", "/c", "ver"],
+            &["run", "-d", "-i", "--name", &name, NANOSERVER, "cmd"],
+            &key,
+            &["commit", &name, "windows-made"],
+            if n % 3 == 0 { &["version"] } else { &["rm", "-f", &name] },
+        ];
+        run_all(host, stop, done, &commands);
+    }
+}
+
+fn run_all(host: &str, stop: &AtomicBool, done: &AtomicU32, commands: &[&[&str]]) {
+    for command in commands {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut docker = Command::new("timeout");
+        docker.args(["-s", "KILL", "30", "docker"]).args(*command).env("DOCKER_HOST", host);
+        let status = docker.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if status.is_ok_and(|s| s.success()) {
+            done.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -105,19 +112,26 @@ fn await_empty<T: std::fmt::Debug>(what: &str, mut list: impl FnMut() -> Vec<T>)
 
 #[test]
 fn every_container_is_accounted_for() {
-    let (rounds, seed) = (number("SILO_SOAK_ROUNDS", ROUNDS), number("SILO_SOAK_SEED", 20_261_124));
+    let (rounds, seed) = (rounds(ROUNDS), seed(20_261_124));
     println!("{rounds} kills, seed {seed}");
-    let mut random = Random(seed.max(1));
+    let mut random = Random::new(seed);
     let mut d = Daemon::start();
+    d.stop(false);
+    d.keep_spares(2);
+    d.again();
+    let mut spares = Spares::default();
+    d.add_base("nanoserver").unwrap_or_else(|why| panic!("{why}"));
     let (stop, done, host) = (AtomicBool::new(false), AtomicU32::new(0), d.host());
     std::thread::scope(|scope| {
         for worker in 0..3 {
             let (stop, done, host) = (&stop, &done, &host);
             scope.spawn(move || work(host, stop, worker, done));
         }
+        scope.spawn(|| work_on_windows(&host, &stop, &done));
         for _ in 0..rounds {
             // The moment is what this is about.
             std::thread::sleep(Duration::from_millis(150 + random.below(1200)));
+            spares.look(&d);
             d.stop(true);
             d.again();
         }
@@ -140,7 +154,9 @@ fn every_container_is_accounted_for() {
         let alive = pid != "0" && Path::new("/proc").join(pid).exists();
         assert_eq!(alive, matches!(status, "running" | "paused"), "{id}: {state}");
         if status == "running" {
-            assert_eq!(d.ok(&["exec", id, "echo", "hi"]), "hi");
+            let is_windows = d.ok(&["inspect", "-f", "{{.Config.Image}}", id]) == NANOSERVER;
+            let hi = if is_windows { &["cmd", "/c", "echo hi"][..] } else { &["echo", "hi"] };
+            assert_eq!(d.ok(&[&["exec", id], hi].concat()), "hi");
             let log = d.docker(&["logs", id]).out;
             let numbers = log.lines().filter_map(|l| l.strip_prefix("line ")?.parse::<u64>().ok());
             assert!(numbers.enumerate().all(|(i, n)| n == i as u64 + 1), "the log of {id} has a gap");
@@ -153,6 +169,9 @@ fn every_container_is_accounted_for() {
         remove.extend(&ids);
         d.ok(&remove);
     }
+    spares.are_accounted_for(&d);
+    d.stop(false);
+    spares.are_gone(&mut d);
     let root = d.path("root");
     let dir = root.display().to_string();
     await_empty("shims", || processes_of(&dir));

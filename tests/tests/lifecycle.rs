@@ -24,7 +24,7 @@ fn a_container_lives_through_all_its_states() {
     d.fails(&["kill", "bb"], "is not running");
     assert_eq!(d.ok(&["wait", "bb"]), "137");
     d.ok(&["rm", "bb"]);
-    d.fails(&["inspect", "bb"], "No such");
+    d.fails(&["container", "inspect", "bb"], "No such");
     d.fails(&["rm", "bb"], "No such container: b");
 }
 
@@ -39,8 +39,9 @@ fn stop_sends_the_signal_and_then_kills() {
         IMAGE,
         "sh",
         "-c",
-        "trap 'exit 3' TERM; while :; do sleep 0.05; done",
+        "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done",
     ]);
+    d.await_line(&["logs", "-f", "kind"], "ready");
     d.ok(&["stop", "kind"]);
     assert_eq!(d.ok(&["inspect", "-f", "{{.State.ExitCode}}", "kind"]), "3");
     d.ok(&["run", "-d", "--name", "stubborn", IMAGE, "sleep", "1000"]);
@@ -60,6 +61,11 @@ fn exec_runs_beside_the_first_process() {
     assert_eq!(d.ok(&["exec", "-u", "bob", "aa", "id", "-un"]), "bob");
     assert_eq!(d.docker(&["exec", "aa", "nosuch"]).code, 127);
     assert!(d.ok(&["top", "aa"]).contains("sleep 1000"));
+    let top = d.ok(&["top", "aa", "-o", "pid,comm,nlwp"]);
+    let rows: Vec<Vec<&str>> = top.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows[0] == ["PID", "COMMAND", "NLWP"] && rows[1][1..] == ["sleep", "1"], "{top}");
+    assert!(d.ok(&["top", "aa", "aux"]).starts_with("USER"));
+    d.fails(&["top", "aa", "-o", "pid,nothing"], "nothing");
     let stats = d.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}", "aa"]);
     assert!(stats.starts_with("aa ") && stats.contains("iB / ") && stats.ends_with(" 1"), "{stats}");
 }
@@ -162,6 +168,19 @@ fn a_daemon_that_is_killed_finds_everything_again() {
     assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "the log has a gap");
     d.await_state("always", "{{.State.Status}}", "running");
     d.ok(&["stop", "-t", "1", "runs"]);
+}
+
+#[test]
+fn clients_attach_again_after_a_daemon_restart() {
+    let mut d = Daemon::start();
+    d.ok(&["run", "-d", "-i", "--name", "aa", IMAGE, "sh", "-c", "while read l; do echo got $l; done"]);
+    silo_tests::say_to(&d, "aa", "one\n", "got one");
+    for (kill, word) in [(true, "two"), (false, "three")] {
+        d.stop(kill);
+        d.again();
+        silo_tests::say_to(&d, "aa", &format!("{word}\n"), &format!("got {word}"));
+    }
+    assert_eq!(d.ok(&["logs", "aa"]), "got one\ngot two\ngot three");
 }
 
 #[test]

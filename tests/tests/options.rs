@@ -56,14 +56,14 @@ fn network_options_show_in_the_containers_files() {
     );
     check(&["--mac-address", "02:42:ac:11:00:99"], "cat /sys/class/net/eth0/address", "02:42:ac:11:00:99");
     check(&["--network", "bridge"], "ls /sys/class/net", "eth0");
-    check(&["--network", "host"], "ls /sys/class/net", d.bridge());
+    check(&["--network", "host", "--isolation", "process"], "ls /sys/class/net", d.bridge());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    check(&["--network", "host"], "hostname", host.trim());
+    check(&["--network", "host", "--isolation", "process"], "hostname", host.trim());
     check(&["--domainname", "corp.test", "--hostname", "h"], "hostname -f", "h.corp.test");
-    d.ok(&["run", "-d", "--name", "db", "-e", "PASS=x", IMAGE, "sleep", "1000"]);
+    d.ok(&["run", "-d", "--name", "db", "-e", "PASS=x", "--isolation", "process", IMAGE, "sleep", "1000"]);
     check(&["--link", "db:store"], "ping -c1 -w5 store | head -1; echo $STORE_ENV_PASS", "PING store");
     check(
-        &["--network", "container:db"],
+        &["--network", "container:db", "--isolation", "process"],
         "hostname -i",
         &d.ok(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "db"]),
     );
@@ -83,11 +83,21 @@ fn namespaces_and_rights_are_as_asked_for() {
     for kind in ["pid", "ipc", "uts"] {
         let line = format!("readlink /proc/self/ns/{kind}");
         assert_ne!(run(&[], &line), own(kind), "{kind}");
-        assert_eq!(run(&[&format!("--{kind}"), "host"], &line), own(kind), "{kind}");
+        assert_eq!(
+            run(&[&format!("--{kind}"), "host", "--isolation", "process"], &line),
+            own(kind),
+            "{kind}"
+        );
     }
     assert_eq!(run(&["--privileged"], "mkdir /m && mount -t tmpfs none /m && echo mounted"), "mounted");
     assert_eq!(run(&["--privileged"], "grep '^Seccomp:' /proc/self/status | cut -f2"), "0");
-    assert_eq!(run(&["--device", "/dev/null:/dev/mine:r"], "test -c /dev/mine && echo there"), "there");
+    assert_eq!(
+        run(
+            &["--device", "/dev/null:/dev/mine:r", "--isolation", "process"],
+            "test -c /dev/mine && echo there"
+        ),
+        "there"
+    );
     assert_eq!(run(&["--group-add", "77", "--group-add", "bob"], "id -G"), "0 77 1000");
     assert_eq!(
         run(
@@ -111,6 +121,50 @@ fn namespaces_and_rights_are_as_asked_for() {
         run(&["--security-opt", &option], "mkdir /x 2>&1; true"),
         "mkdir: can't create directory '/x': Operation not permitted"
     );
+}
+
+#[test]
+fn shared_memory_is_whose_the_ipc_mode_says() {
+    if !silo_tests::only_under("process", "a kernel of its own shares no memory") {
+        return;
+    }
+    let d = Daemon::start();
+    let run = |options: &[&str], line: &str| {
+        let options: Vec<&str> = ["--rm"].iter().chain(options).copied().collect();
+        LINUX.run(&d, &options, line)
+    };
+    assert_eq!(run(&["--ipc", "none"], "test -e /dev/shm || echo nothing"), "nothing");
+    d.ok(&["run", "-d", "--name", "own", "-v", "/data", IMAGE, "sleep", "1000"]);
+    d.ok(&["run", "-d", "--name", "aa", "--ipc", "shareable", "--shm-size", "8m", IMAGE, "sleep", "1000"]);
+    d.ok(&["exec", "aa", "sh", "-c", "echo there > /dev/shm/f"]);
+    let line = "cat /dev/shm/f; echo back > /dev/shm/g; df /dev/shm | tail -1 | awk '{print $2}'";
+    assert_eq!(run(&["--ipc", "container:aa"], line), "there\n8192");
+    assert_eq!(d.ok(&["exec", "aa", "cat", "/dev/shm/g"]), "back");
+    // Of one that shares another's.
+    d.ok(&["run", "-d", "--name", "bb", "--ipc", "container:aa", IMAGE, "sleep", "1000"]);
+    assert_eq!(run(&["--ipc", "container:bb"], "cat /dev/shm/f"), "there");
+    d.fails(&["run", "--rm", "--ipc", "container:own", IMAGE, "true"], "non-shareable IPC");
+    // Files of a container are there when the one whose memory it shared is gone.
+    d.ok(&["rm", "-f", "aa"]);
+    d.ok(&["stop", "-t", "0", "bb"]);
+    d.ok(&["cp", "bb:/etc/passwd", &d.path("passwd").display().to_string()]);
+}
+
+#[test]
+fn unused_things_are_pruned() {
+    let d = Daemon::start();
+    d.ok(&["volume", "create", "kept"]);
+    d.ok(&["run", "-d", "--name", "runs", "-v", "kept:/v", IMAGE, "sleep", "1000"]);
+    d.ok(&["run", "--name", "ended", "-v", "/anonymous", IMAGE, "true"]);
+    let said = d.ok(&["system", "prune", "-f"]);
+    assert!(said.contains("Deleted Containers") && said.contains("Total reclaimed space"), "{said}");
+    assert_eq!(d.ok(&["ps", "-a", "--format", "{{.Names}}"]), "runs");
+    assert_eq!(d.ok(&["volume", "ls", "-q"]).lines().count(), 2);
+    let said = d.ok(&["volume", "prune", "-f"]);
+    assert!(said.contains("Deleted Volumes"), "{said}");
+    assert_eq!(d.ok(&["volume", "ls", "-q"]), "kept");
+    d.ok(&["system", "prune", "-f", "-a", "--volumes"]);
+    assert_eq!(d.ok(&["images", "-q"]).lines().count(), 1);
 }
 
 #[test]

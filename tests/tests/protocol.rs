@@ -48,7 +48,7 @@ fn bad_requests_get_an_error_and_touch_nobody_else() {
         "400",
         "CgroupParent",
     );
-    check(&post(&d, "/build", ""), "400", "build is not supported");
+    check(&post(&d, "/build", ""), "400", "Cannot locate specified Dockerfile: Dockerfile");
     check(&post(&d, "/nosuch", ""), "404", "page not found");
     check(&raw(&d, b"PUT /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "405", "message");
     check(&raw(&d, b"GET /events?filters=%7B%22nosuch%22%3A%5B%22x%22%5D%7D HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "400", "invalid filter 'nosuch'");

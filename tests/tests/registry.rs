@@ -221,6 +221,11 @@ fn a_tree_of_files_becomes_a_windows_image() {
     assert!(made.unwrap().success());
     d.ok(&["import", "--platform", "windows/amd64", &tar, "files:1"]);
     assert_eq!(d.ok(&["inspect", "-f", "{{.Os}}/{{.Architecture}}", "files:1"]), "windows/amd64");
+    let version = |image: &str| d.ok(&["inspect", "-f", "{{.OsVersion}}", image]);
+    assert_eq!(
+        (version("files:1"), version(NANOSERVER)),
+        (version(NANOSERVER), "10.0.20348.4294".to_owned())
+    );
     assert_eq!(layer_names(&d, "files:1"), ["Files", "Files/app", "Files/app/a.txt"]);
     // A layer that is one already, such as a base's, stays as it is: the same image runs.
     let saved = dir.path().join("base.tar").display().to_string();
@@ -230,6 +235,7 @@ fn a_tree_of_files_becomes_a_windows_image() {
         std::process::Command::new("bash").args(["-c", script, "x"]).arg(dir.path()).output().unwrap();
     let layer = dir.path().join(String::from_utf8_lossy(&layer.stdout).trim()).display().to_string();
     d.ok(&["import", "--platform", "windows/amd64", &layer, "again:1"]);
+    assert_eq!(version("again:1"), version(NANOSERVER));
     assert_eq!(in_new(&d, "again:1", &["cmd", "/c", "echo runs"]), "runs");
     // What NTFS cannot hold is refused by name, and nothing is left of it.
     std::fs::write(dir.path().join("app/b:c"), "").unwrap();
@@ -239,4 +245,67 @@ fn a_tree_of_files_becomes_a_windows_image() {
     let said = d.docker(&["import", "--platform", "windows/amd64", &tar, "bad:1"]);
     assert!(said.code == 1 && said.err.contains("b:c"), "{said:?}");
     assert!(!d.ok(&["images"]).contains("bad"));
+}
+
+#[test]
+fn a_registry_that_cannot_be_written_makes_no_image() {
+    if !silo_tests::only_under(
+        "process",
+        "the registry is sealed by the host, which has no way into a machine",
+    ) {
+        return;
+    }
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "full", NANOSERVER, "cmd"]);
+    d.ok(&["exec", "full", "reg", "add", MACHINE, "/v", "V", "/d", "1", "/f"]);
+    let id = d.ok(&["inspect", "-f", "{{.Id}}", "full"]);
+    let upper = d.path("root/containers").join(id).join("top/prefix/upper");
+    // What is no error on a disk that is not full: nothing can be made there.
+    let seal = |how: &str| {
+        let done = std::process::Command::new("chattr").arg(how).arg(&upper).status();
+        assert!(done.unwrap().success(), "chattr {how} {}", upper.display());
+    };
+    seal("+i");
+    d.ok(&["exec", "full", "reg", "add", MACHINE, "/v", "W", "/d", "1", "/f"]);
+    let running = d.docker(&["commit", "full", "full:1"]);
+    d.ok(&["pause", "full"]);
+    let paused = d.docker(&["commit", "full", "full:1"]);
+    let tar = d.path("full.tar").display().to_string();
+    for command in [&["diff", "full"][..], &["export", "-o", &tar, "full"]] {
+        d.fails(command, "was paused before it could write what it keeps in memory");
+    }
+    assert_eq!(d.request("GET /silo/registry?of=full").0, 409);
+    d.ok(&["unpause", "full"]);
+    seal("-i");
+    for said in [&running, &paused] {
+        assert!(said.code == 1 && said.err.contains("Operation not permitted"), "{said:?}");
+    }
+    assert!(!d.ok(&["images"]).contains("full"));
+    d.ok(&["commit", "full", "full:1"]);
+    assert!(in_new(&d, "full:1", &["reg", "query", MACHINE]).contains("W    REG_SZ    1"));
+}
+
+#[test]
+fn a_registry_that_a_program_spoilt_is_named_with_the_line() {
+    if !silo_tests::only_under("process", "the file is spoilt by the host, which has no way into a machine") {
+        return;
+    }
+    let mut d = Daemon::windows();
+    d.ok(&["run", "--name", "spoilt", NANOSERVER, "reg", "add", MACHINE, "/v", "V", "/d", "1", "/f"]);
+    let id = d.ok(&["inspect", "-f", "{{.Id}}", "spoilt"]);
+    let file = d.path("root/containers").join(id).join("top/prefix/upper/system.reg");
+    std::fs::write(&file, "WINE REGISTRY Version 2\n\n[Software] 1\nspoilt\n").unwrap();
+    let (status, body) = d.request("GET /silo/registry?of=spoilt");
+    assert!(status == 409 && body.contains("system.reg: line 4: it is no value"), "{status} {body}");
+    for command in [&["diff", "spoilt"][..], &["commit", "spoilt"]] {
+        d.fails(command, "system.reg: line 4: it is no value");
+    }
+    // The same daemon's next start finds what a crash of this one could leave.
+    let projections = d.path("root/guest/windows/registry");
+    let kept = std::fs::read_dir(&projections).unwrap().flatten().next().unwrap().path();
+    let left = [kept.join(".new-1-0"), projections.join("0123-1")];
+    left.iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
+    d.stop(true);
+    d.again();
+    assert!(left.iter().all(|path| !path.exists()) && kept.join("machine").exists());
 }

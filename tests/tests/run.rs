@@ -52,7 +52,7 @@ fn options_change_what_the_program_sees() {
     check(&[], "grep '^Seccomp:' /proc/self/status | cut -f2", "2");
     check(&["--security-opt", "seccomp=unconfined"], "grep '^Seccomp:' /proc/self/status | cut -f2", "0");
     check(&["--network", "none"], "ls /sys/class/net", "lo");
-    check(&["--ipc", "host"], "test -d /dev/shm && echo ok", "ok");
+    check(&["--ipc", "host", "--isolation", "process"], "test -d /dev/shm && echo ok", "ok");
     check(&["--init"], "readlink /proc/1/exe", "/sbin/docker-init");
     check(&["--stop-signal", "INT", "--label", "a=b"], "echo ok", "ok");
 }
@@ -106,12 +106,18 @@ fn standard_input_is_binary_clean_to_its_end() {
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     let d = Daemon::start();
-    d.fails(&["run", "--rm", "--isolation", "hyperv", IMAGE, "true"], "hyperv");
+    d.fails(&["run", "--rm", "--isolation", "chroot", IMAGE, "true"], "invalid isolation \"chroot\"");
+    d.fails(&["run", "--rm", "--isolation", "hyperv", "--network", "host", IMAGE, "true"], "--network host");
+    d.fails(&["run", "--rm", "--isolation", "hyperv", "--device", "/dev/fuse", IMAGE, "true"], "--device");
+    d.fails(
+        &["run", "--rm", "--isolation", "process", "--storage-opt", "size=1G", IMAGE, "true"],
+        "--storage-opt size",
+    );
     d.fails(&["run", "--rm", "--network", "mine", IMAGE, "true"], "network mine not found");
     d.fails(&["run", "--rm", "--memory", "1m", IMAGE, "true"], "Minimum memory limit allowed is 6MB");
     d.fails(&["run", "--rm", "--cpus", "1000", IMAGE, "true"], "range of CPUs is from 0.01");
     d.fails(&["run", "--rm", "--device-read-bps", "/dev/null:1mb", IMAGE, "true"], "BlkioDeviceReadBps");
     d.fails(&["run", "--rm", "--user", "eve", IMAGE, "true"], "unable to find user eve");
-    d.fails(&["run", "nosuchimage"], "registries");
+    d.fails(&["run", "127.0.0.1:1/nosuchimage"], "refused");
     d.fails(&["create", "--name", "a b", IMAGE], "Invalid container name");
 }

@@ -1,4 +1,4 @@
-//! Windows images under process isolation, by the stock client: what a program sees, what becomes of it.
+//! Windows images, by the stock client: what a program sees, what becomes of it.
 
 use silo_tests::{Daemon, NANOSERVER};
 
@@ -216,7 +216,7 @@ fn execs_stop_diff_and_commit() {
     assert!(diff.contains(r"A C:\dir") && diff.contains(r"A C:\dir\f.txt"), "{diff}");
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("f").display().to_string();
-    d.ok(&["cp", "aa:C:\\dir\\f.txt", &to]);
+    d.ok(&["cp", "aa:C:/dir/f.txt", &to]);
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "x\r\n");
 }
 
@@ -266,13 +266,8 @@ fn what_was_flushed_survives_a_kill_and_a_stop_comes_as_an_event() {
     };
     start("flush", "flush", "flushed");
     d.ok(&["kill", "flush"]);
-    let top = d.path("root/containers");
-    let mut found = false;
-    for container in std::fs::read_dir(top).unwrap().flatten() {
-        let file = container.path().join("top/prefix/upper/system.reg");
-        found |= std::fs::read_to_string(file).is_ok_and(|text| text.contains("\"v\"=\"kept\""));
-    }
-    assert!(found, "the flushed value is not in the container's registry");
+    let said = d.silo(&["registry", "diff", "flush"]);
+    assert!(said.out.contains("kept"), "the flushed value is not in the container's registry: {said:?}");
     // A close event, and the program's own code.
     start("events", "events", "ready");
     d.ok(&["stop", "-t", "30", "events"]);
@@ -301,4 +296,152 @@ fn programs_that_come_at_once_meet_one_system() {
         }
         d.ok(&["rm", "-f", &name]);
     }
+}
+
+#[test]
+fn files_are_copied_as_windows_names_them() {
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "web", NANOSERVER, "cmd"]);
+    let inside = |line: &str| d.ok(&["exec", "web", "cmd", "/c", line]).replace('\r', "");
+    inside(r"mkdir C:\App\sub& echo one> C:\App\Log.txt& echo two> C:\App\sub\f.txt");
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["out", "folder"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    std::fs::write(at("a.txt"), "new").unwrap();
+    std::fs::write(at("folder/b.txt"), "deep").unwrap();
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    d.ok(&["cp", r"web:C:\app\LOG.txt", &at("out")]);
+    assert_eq!(read("out/LOG.txt"), "one\r\n");
+    d.ok(&["cp", r"web:c:\APP\sub", &at("out")]);
+    assert_eq!(read("out/sub/f.txt"), "two\r\n");
+    d.ok(&["cp", "web:C:/app/log.txt", &at("named.txt")]);
+    assert_eq!(read("named.txt"), "one\r\n");
+    assert_eq!(std::fs::read_dir(at("out")).unwrap().count(), 2);
+
+    d.ok(&["cp", &at("a.txt"), r"web:C:\APP\new.txt"]);
+    d.ok(&["cp", &at("a.txt"), r"web:C:\app\LOG.TXT"]);
+    d.ok(&["cp", &at("a.txt"), r"web:C:\app\SUB"]);
+    d.ok(&["cp", &at("folder"), r"web:C:\app\moved"]);
+    d.fails(&["cp", &at("a.txt"), r"web:C:\none\x.txt"], r#"there is no directory "C:\\none""#);
+    d.fails(&["cp", &at("a.txt"), r"web:C:\app\b?c"], "NTFS has no '?' in names");
+    assert_eq!(inside(r"dir /b C:\App"), "Log.txt\nmoved\nnew.txt\nsub");
+    let all = inside(r"type C:\App\Log.txt C:\App\new.txt C:\App\sub\a.txt C:\App\moved\b.txt");
+    assert_eq!(all.split_whitespace().collect::<String>(), "newnewnewdeep");
+    d.ok(&["stop", "web"]);
+    d.ok(&["cp", &at("a.txt"), r"web:C:\APP\stopped.txt"]);
+    d.ok(&["cp", r"web:c:\app\STOPPED.txt", &at("out")]);
+    assert_eq!(read("out/STOPPED.txt"), "new");
+    let diff = d.ok(&["diff", "web"]);
+    assert!(diff.contains(r"A C:\App\stopped.txt") && !diff.contains("STOPPED"), "{diff}");
+    d.ok(&["commit", "web", "web:1"]);
+    assert_eq!(d.ok(&["run", "--rm", "web:1", "cmd", "/c", r"type C:\App\stopped.txt"]), "new");
+}
+
+#[test]
+fn mounts_and_working_directories_are_one_place_in_any_spelling() {
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    let source = |name: &str| {
+        std::fs::create_dir_all(dir.path().join(name).join("Sub")).unwrap();
+        std::fs::write(dir.path().join(name).join(format!("{name}.txt")), name).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let (outer, inner) = (source("outer"), source("inner"));
+    // The client sends several -v in no order, --mount in that of the line.
+    let mounted = |source: &str, target: &str| format!("type=bind,source={source},target={target}");
+    let (child, parent) = (format!(r"{inner}:C:\DATA\sub"), format!(r"{outer}:C:\Data"));
+    let said =
+        run(&d, &["-v", &child, "-v", &parent], &["cmd", "/c", r"dir /b C:\data & dir /b C:\data\sub"]);
+    assert_eq!(said.out.replace('\r', ""), "outer.txt\nSub\ninner.txt\nSub", "{said:?}");
+    let (first, second) = (mounted(&outer, r"C:\Data"), mounted(&inner, r"c:\DATA"));
+    let twice = run(&d, &["--mount", &first, "--mount", &second], &["cmd", "/c", "ver"]);
+    assert!(twice.code == 125 && twice.err.contains(r"Duplicate mount point: c:\DATA"), "{twice:?}");
+
+    let drive = format!("{outer}:D:");
+    d.ok(&["run", "-d", "-i", "--name", "aa", "-v", &drive, "-w", r"D:\SUB", NANOSERVER, "cmd"]);
+    assert_eq!(d.ok(&["exec", "aa", "cmd", "/c", "cd"]), r"D:\Sub");
+    assert_eq!(d.ok(&["exec", "-w", r"d:\sub", "aa", "cmd", "/c", "cd"]), r"D:\Sub");
+    assert_eq!(d.ok(&["exec", "-w", "D:", "aa", "cmd", "/c", "cd"]), r"D:\");
+    d.fails(&["exec", "-w", r"E:\x", "aa", "cmd", "/c", "cd"], "nothing is mounted as drive e:");
+    d.fails(&["run", "--rm", "-w", r"E:\x", NANOSERVER, "cmd", "/c", "cd"], "nothing is mounted as drive e:");
+}
+
+#[test]
+fn what_windows_has_not_is_refused_by_name() {
+    let d = Daemon::windows();
+    let refused = |options: &[&str], words: &str| {
+        let said = run(&d, options, &["cmd", "/c", "ver"]);
+        assert!(said.code == 125 && said.err.contains(words), "{options:?} should say {words:?}: {said:?}");
+    };
+    refused(&["--ipc", "none"], "IpcMode");
+    refused(&["--ipc", "shareable"], "IpcMode");
+    refused(&["--cgroupns", "host"], "CgroupnsMode");
+    refused(&["--security-opt", "systempaths=unconfined"], "MaskedPaths");
+    assert_eq!(run(&d, &["--ipc", "private", "--cgroupns", "private"], &["cmd", "/c", "ver"]).code, 0);
+}
+
+#[test]
+fn commit_changes_follow_the_windows_rules() {
+    let d = Daemon::windows();
+    d.ok(&["create", "--name", "aa", "-e", "Path=one", "-e", "B=2", NANOSERVER, "cmd"]);
+    let changes = ["-c", r"WORKDIR \app", "-c", "WORKDIR sub/deep", "-c", "ENV PATH=two"];
+    let mut commit = vec!["commit"];
+    commit.extend(changes);
+    commit.extend(["aa", "made:1"]);
+    d.ok(&commit);
+    assert_eq!(d.ok(&["inspect", "-f", "{{.Config.WorkingDir}}", "made:1"]), r"C:\app\sub\deep");
+    // The client sends several -e in no order.
+    let environment = d.ok(&["inspect", "-f", "{{range .Config.Env}}{{println .}}{{end}}", "made:1"]);
+    let mut environment: Vec<&str> = environment.split_whitespace().collect();
+    environment.sort_unstable();
+    assert_eq!(environment, ["B=2", "PATH=two"]);
+}
+
+#[test]
+fn a_container_goes_on_while_the_daemon_is_away() {
+    let mut d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "aa", NANOSERVER, "cmd"]);
+    let pid = d.ok(&["inspect", "-f", "{{.State.Pid}}", "aa"]);
+    d.stop(true);
+    d.again();
+    assert_eq!(d.ok(&["inspect", "-f", "{{.State.Pid}} {{.State.Running}}", "aa"]), format!("{pid} true"));
+    assert_eq!(d.ok(&["exec", "aa", "cmd", "/c", "echo in"]), "in");
+    silo_tests::say_to(&d, "aa", "echo h^i\r\n", "hi");
+    d.ok(&["exec", "aa", "reg", "add", r"HKLM\Software\Away", "/v", "V", "/d", "1", "/f"]);
+    d.ok(&["stop", "aa"]);
+    assert!(d.ok(&["diff", "aa"]).contains("SOFTWARE"));
+}
+
+#[test]
+fn standard_streams_are_binary_clean() {
+    use std::io::Write;
+    let d = Daemon::windows();
+    let dir = tempfile::tempdir().unwrap();
+    silo_tests::probe("copy.c", dir.path());
+    let bind = format!(r"{}:C:\probe:ro", dir.path().display());
+    let mut child = d
+        .command(&["run", "--rm", "-i", "-v", &bind, NANOSERVER, r"C:\probe\probe.exe"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes: Vec<u8> = (0..2_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let came = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    let differs = came.stdout.iter().zip(&bytes).position(|(a, b)| a != b);
+    assert_eq!((came.stdout.len(), differs, came.status.code()), (bytes.len(), None, Some(0)));
+}
+
+#[test]
+fn a_script_is_found_by_its_name_alone() {
+    let d = Daemon::windows();
+    d.ok(&["run", "-d", "-i", "--name", "aa", NANOSERVER, "cmd"]);
+    d.ok(&["exec", "aa", "cmd", "/c", r"echo @echo found %1> C:\Windows\tool.cmd"]);
+    assert_eq!(d.ok(&["exec", "aa", "tool", "it"]), "found it");
+    assert_eq!(d.ok(&["exec", "aa", "cmd", "/c", "tool it"]), "found it");
 }

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::bench_builds;
+use crate::bench_images::{self, Figures};
 use crate::demo::Daemon;
+use crate::registry::Registry;
 use crate::{Outcome, build, inside, packages, run};
 
 /// How long dockerd may take to listen.
@@ -123,10 +126,16 @@ fn peer_bench(script: &Path, host: &str, scratch: &Path) -> Outcome<Value> {
     Ok(value)
 }
 
-fn median_ms(mut once: impl FnMut() -> Outcome) -> Outcome<f64> {
+fn median_ms(once: impl FnMut() -> Outcome) -> Outcome<f64> {
+    median_ms_after(|| Ok(()), once)
+}
+
+/// The same; `before` each something is done that does not count.
+fn median_ms_after(mut before: impl FnMut() -> Outcome, mut once: impl FnMut() -> Outcome) -> Outcome<f64> {
     once()?;
     let mut times = Vec::with_capacity(RUNS);
     for _ in 0..RUNS {
+        before()?;
         let start = Instant::now();
         once()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
@@ -136,7 +145,7 @@ fn median_ms(mut once: impl FnMut() -> Outcome) -> Outcome<f64> {
 }
 
 /// Proportional memory, in MiB, of a process and everything below it.
-fn pss_of_tree(root: u32) -> f64 {
+pub(crate) fn pss_of_tree(root: u32) -> f64 {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
@@ -206,6 +215,137 @@ fn windows(daemon: &Daemon, silo: &Path) -> Outcome<Windows> {
     Ok(Windows { run_ms, exec_ms, further_ms, idle_mib, commit_ms })
 }
 
+/// Figures of containers with a kernel of their own.
+struct Machines {
+    accelerator: String,
+    run_ms: f64,
+    windows_ms: f64,
+    exec_ms: f64,
+    /// Of each of [`CLONES`].
+    idle_mib: f64,
+    image_mbps: f64,
+    bind_mbps: f64,
+}
+
+/// Idle machines whose memory is measured.
+const CLONES: usize = 20;
+/// MiB of the files that are read.
+const READ: u64 = 128;
+
+fn machines(daemon: &Daemon, silo: &Path) -> Outcome<Machines> {
+    const IMAGE: &str = "localhost/busybox";
+    println!("measuring containers with a kernel of their own");
+    run(Command::new(silo).args(["--host", &daemon.host(), "vm", "kernel"]).stdout(Stdio::null()))?;
+    run(Command::new(silo).args(["--host", &daemon.host(), "vm", "template", "build"]))?;
+    let info =
+        Command::new(silo).args(["--host", &daemon.host(), "info"]).output().map_err(|e| e.to_string())?;
+    let info = String::from_utf8_lossy(&info.stdout).into_owned();
+    let accelerator =
+        info.lines().find_map(|l| l.strip_prefix("hyperv")).unwrap_or_default().trim().to_owned();
+    let quiet = |arguments: &[&str]| run(daemon.docker(arguments).stdout(Stdio::null()));
+    let run_ms = median_ms(|| quiet(&["run", "--rm", "--isolation", "hyperv", IMAGE, "true"]))?;
+    let windows = ["run", "--rm", "--isolation", "hyperv", "silo/nanoserver:ltsc2022", "cmd", "/c", "ver"];
+    let windows_ms = median_ms(|| quiet(&windows))?;
+    let dir = daemon.dir().join("bind");
+    std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    let content: Vec<u8> = (0..READ << 20).map(|i| (i / 4096 % 251) as u8).collect();
+    std::fs::write(dir.join("file"), &content).map_err(|e| e.to_string())?;
+    let bind = format!("{}:/bind", dir.display());
+    // The image's own file, big enough to be timed.
+    quiet(&["create", "--name", "big", IMAGE])?;
+    quiet(&["cp", &dir.join("file").display().to_string(), "big:/file"])?;
+    quiet(&["commit", "big", "localhost/big"])?;
+    quiet(&[
+        "run",
+        "-d",
+        "--name",
+        "reader",
+        "--isolation",
+        "hyperv",
+        "-v",
+        &bind,
+        "localhost/big",
+        "sleep",
+        "1000",
+    ])?;
+    let exec_ms = median_ms(|| quiet(&["exec", "reader", "true"]))?;
+    // Without what starting the reader takes, and each time from the disk.
+    let mbps = |path: &str| -> Outcome<f64> {
+        let script = format!(
+            "echo 3 >/proc/sys/vm/drop_caches 2>/dev/null; cat /proc/uptime; dd if={path} of=/dev/null bs=1M 2>/dev/null; cat /proc/uptime"
+        );
+        let output = daemon
+            .docker(&["exec", "--privileged", "reader", "sh", "-c", &script])
+            .output()
+            .map_err(|e| e.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Seconds since the boot, in hundredths.
+        let at: Vec<f64> = text.lines().filter_map(|l| l.split(' ').next()?.parse().ok()).collect();
+        let [begin, end] = at[..] else { return Err(format!("the reader said {text:?}")) };
+        Ok(READ as f64 * 1.048_576 / (end - begin).max(0.01))
+    };
+    let (image_mbps, bind_mbps) = (mbps("/file")?, mbps("/bind/file")?);
+    quiet(&["rm", "-f", "reader", "big"])?;
+    let names: Vec<String> = (0..CLONES).map(|i| format!("clone{i}")).collect();
+    for name in &names {
+        quiet(&["run", "-d", "--name", name, "--isolation", "hyperv", IMAGE, "sleep", "1000"])?;
+    }
+    let mut all = 0.0;
+    for name in &names {
+        let output =
+            daemon.docker(&["inspect", "-f", "{{.State.Pid}}", name]).output().map_err(|e| e.to_string())?;
+        let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| e.to_string())?;
+        let shim = status.lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse().ok());
+        all += pss_of_tree(shim.ok_or("a machine's shim is not to be found")?);
+    }
+    let mut remove = vec!["rm", "-f"];
+    remove.extend(names.iter().map(String::as_str));
+    quiet(&remove)?;
+    let idle_mib = all / CLONES as f64;
+    println!(
+        "{accelerator}: run {run_ms:.0} ms, Windows {windows_ms:.0} ms, exec {exec_ms:.0} ms, idle {idle_mib:.1} MiB, image {image_mbps:.0} MB/s, bind {bind_mbps:.0} MB/s"
+    );
+    Ok(Machines { accelerator, run_ms, windows_ms, exec_ms, idle_mib, image_mbps, bind_mbps })
+}
+
+/// Spares that are kept while starts from the pool are measured.
+const SPARES: usize = 2;
+const WINDOWS: &str = "silo/nanoserver:ltsc2022";
+/// Starts from the pool: title, options, what is run, promised as a share of dockerd's `run --rm true`.
+const POOLED: &[(&str, &[&str], &[&str], f64)] = &[
+    (
+        "hyperv: run --rm true from the pool, ms",
+        &["--isolation", "hyperv", "localhost/busybox"],
+        &["true"],
+        0.35,
+    ),
+    (
+        "hyperv: Windows run --rm cmd /c ver from the pool, ms",
+        &["--isolation", "hyperv", WINDOWS],
+        &["cmd", "/c", "ver"],
+        2.0,
+    ),
+    ("Windows: run --rm cmd /c dir c:\\ from the pool, ms", &[WINDOWS], &["cmd", "/c", "dir c:\\"], 0.4),
+];
+
+/// Medians of [`POOLED`].
+fn pooled(daemon: &mut Daemon) -> Outcome<Vec<f64>> {
+    println!("measuring containers from the pool");
+    let mut all = Vec::new();
+    for (_, options, command, _) in POOLED {
+        // With spares of this kind alone.
+        daemon.again(SPARES)?;
+        let daemon = &*daemon;
+        let arguments = [&["run", "--rm"], *options, *command].concat();
+        all.push(median_ms_after(
+            || daemon.silo(&["pool", "--wait", &SPARES.to_string()]),
+            || run(daemon.docker(&arguments).stdout(Stdio::null())),
+        )?);
+    }
+    Ok(all)
+}
+
 fn line(title: &str, silo: f64, dockerd: Option<f64>, share: f64, bound: String, reached: bool) {
     let peer = dockerd.map_or_else(|| "-".to_owned(), |d| format!("{d:.2}"));
     let share = if dockerd.is_some() { format!("{share:.2}") } else { "-".to_owned() };
@@ -213,26 +353,86 @@ fn line(title: &str, silo: f64, dockerd: Option<f64>, share: f64, bound: String,
     println!("| {title} | {silo:.2} | {peer} | {share} | {bound} | {word} |");
 }
 
-/// Measures and prints the table.
-pub(crate) fn run_bench(root: &Path) -> Outcome {
+/// Both engines' figures of images: Silo's, dockerd's.
+struct Images {
+    registry: (Figures, Figures),
+    builds: (Vec<f64>, Vec<f64>),
+}
+
+fn images(silo: &Path, scratch: &Path) -> Outcome<Images> {
+    let registry = Registry::start()?;
+    std::fs::create_dir_all(scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
+    let maker = Daemon::start(silo, "silomake")?;
+    bench_images::prepare(&maker.host(), &registry, scratch)?;
+    let given = bench_builds::prepare(&maker.host(), scratch)?;
+    drop(maker);
+    let measured = |host: &str| -> Outcome<(Figures, Vec<f64>)> {
+        let registry = bench_images::measure(host, &registry, scratch)?;
+        crate::demo::busybox_at(host, "bench-base:1")?;
+        Ok((registry, bench_builds::measure(host, &given)?))
+    };
+    let (ours, our_builds) = measured(&Daemon::start(silo, "silobench")?.host())?;
+    let (theirs, their_builds) = measured(&Dockerd::start()?.host())?;
+    Ok(Images { registry: (ours, theirs), builds: (our_builds, their_builds) })
+}
+
+fn image_lines(images: &Images) {
+    let (ours, theirs) = &images.registry;
+    for (title, a, b, bound) in [
+        ("pull of 209 MB in 4 layers from a local registry, s", ours.pull, theirs.pull, 0.5),
+        (
+            "push of what was pulled, to a registry that has none of it, s",
+            ours.push_pulled,
+            theirs.push_pulled,
+            0.67,
+        ),
+        ("push of what was loaded, s", ours.push_loaded, theirs.push_loaded, 0.67),
+    ] {
+        line(title, a, Some(b), a / b, format!("≤ {bound:.2} ×"), a / b <= bound);
+    }
+    let (ours, theirs) = &images.builds;
+    for (((title, bound), a), b) in bench_builds::ROWS.iter().zip(ours).zip(theirs) {
+        line(title, *a, Some(*b), a / b, format!("≤ {bound:.2} ×"), a / b <= *bound);
+    }
+}
+
+/// Measures and prints the table; `only`: a part of it.
+pub(crate) fn run_bench(root: &Path, only: Option<&str>) -> Outcome {
+    let scratch = std::env::temp_dir().join(format!("silo-bench-{}", std::process::id()));
+    match only {
+        None => {}
+        Some("images") => {
+            packages::ensure(packages::RUN)?;
+            packages::ensure(packages::BENCH)?;
+            let figures = images(&crate::built(root)?, &scratch);
+            let _ = std::fs::remove_dir_all(&scratch);
+            println!("\n| figure | Silo | dockerd | ratio | promised | |\n|---|---|---|---|---|---|");
+            image_lines(&figures?);
+            return Ok(());
+        }
+        Some(other) => return Err(format!("bench {other:?}: there is images")),
+    }
     let script = root.join("../shared/bench/peer_bench.sh");
     if !script.exists() {
         return Err(format!("the bench needs {}", script.display()));
     }
     packages::ensure(packages::BUILD)?;
     packages::ensure(packages::RUN)?;
+    packages::ensure(packages::MACHINES)?;
     packages::ensure(packages::BENCH)?;
     let silo = build(root)?;
     inside(root)?;
-    let scratch = std::env::temp_dir().join(format!("silo-bench-{}", std::process::id()));
-    let (ours, windows) = {
-        let daemon = Daemon::start(&silo, "silobench")?;
-        (peer_bench(&script, &daemon.host(), &scratch)?, windows(&daemon, &silo)?)
+    let (ours, windows, machines, pooled) = {
+        let mut daemon = Daemon::start(&silo, "silobench")?;
+        let ours = peer_bench(&script, &daemon.host(), &scratch)?;
+        crate::demo::busybox(&daemon)?;
+        (ours, windows(&daemon, &silo)?, machines(&daemon, &silo)?, pooled(&mut daemon)?)
     };
     let theirs = {
         let dockerd = Dockerd::start()?;
         peer_bench(&script, &dockerd.host(), &scratch)?
     };
+    let images = images(&silo, &scratch)?;
     let _ = std::fs::remove_dir_all(&scratch);
     let figure = |of: &Value, pointer: &str| of.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
     println!("\n| figure | Silo | dockerd | ratio | promised | |\n|---|---|---|---|---|---|");
@@ -243,6 +443,7 @@ pub(crate) fn run_bench(root: &Path) -> Outcome {
         let sign = if *more { "≥" } else { "≤" };
         line(title, a, Some(b), share, format!("{sign} {bound:.2} ×"), reached);
     }
+    image_lines(&images);
     let linux = figure(&theirs, "/run_rm_true_cli_ms/median");
     let share = windows.run_ms / linux;
     let title = "Windows: run --rm cmd /c ver, ms (dockerd: Linux true)";
@@ -255,6 +456,27 @@ pub(crate) fn run_bench(root: &Path) -> Outcome {
     ];
     for (title, value, bound) in own {
         line(title, value, None, 0.0, format!("≤ {bound}"), value <= bound);
+    }
+    println!("hyperv isolation by {}:", machines.accelerator);
+    for (title, value, bound) in [
+        ("hyperv: run --rm true from a template, ms", machines.run_ms, 0.5),
+        ("hyperv: Windows run --rm cmd /c ver, ms (dockerd: Linux true)", machines.windows_ms, 3.0),
+    ] {
+        let share = value / linux;
+        line(title, value, Some(linux), share, format!("≤ {bound:.2} ×"), share <= bound);
+    }
+    for ((title, .., bound), value) in POOLED.iter().zip(pooled) {
+        let share = value / linux;
+        line(title, value, Some(linux), share, format!("≤ {bound:.2} ×"), share <= *bound);
+    }
+    for (title, value, bound, more) in [
+        ("hyperv: exec, ms", machines.exec_ms, 40.0, false),
+        ("hyperv: each of 20 idle Linux machines all in, MiB PSS", machines.idle_mib, 22.0, false),
+        ("hyperv: sequential read of an image's file, MB/s", machines.image_mbps, 300.0, true),
+        ("hyperv: sequential read of a bind mount, MB/s", machines.bind_mbps, 100.0, true),
+    ] {
+        let reached = if more { value >= bound } else { value <= bound };
+        line(title, value, None, 0.0, format!("{} {bound}", if more { "≥" } else { "≤" }), reached);
     }
     for (title, pointer, bound) in ABSOLUTE {
         let (a, b) = (figure(&ours, pointer), figure(&theirs, pointer));

@@ -13,31 +13,44 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A silo daemon with a root and socket of its own; ends and is cleaned up with its owner.
 pub(crate) struct Daemon {
+    silo: PathBuf,
     dir: PathBuf,
     bridge: String,
     child: Child,
 }
 
 impl Daemon {
-    /// Starts one on a bridge of that name.
+    /// Starts one on a bridge of that name, which keeps no spares: what a start costs is seen.
     pub(crate) fn start(silo: &Path, bridge: &str) -> Outcome<Self> {
+        Self::start_with(silo, bridge, &[])
+    }
+
+    /// The same, with further flags.
+    pub(crate) fn start_with(silo: &Path, bridge: &str, flags: &[&str]) -> Outcome<Self> {
         let dir = std::env::temp_dir().join(format!("silo-{bridge}-{}", std::process::id()));
-        let at = |e: std::io::Error| format!("{}: {e}", dir.display());
-        std::fs::create_dir_all(&dir).map_err(at)?;
-        let log = std::fs::File::create(dir.join("daemon.log")).map_err(at)?;
-        let child = Command::new(silo)
-            .args(["daemon", "--bridge", bridge, "--root"])
-            .arg(dir.join("root"))
-            .arg("--run-dir")
-            .arg(dir.join("run"))
-            .arg("--socket")
-            .arg(dir.join("silo.sock"))
-            .stderr(log)
-            .spawn()
-            .map_err(|e| format!("starting {}: {e}", silo.display()))?;
-        let mut daemon = Self { dir, bridge: bridge.to_owned(), child };
+        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let child = spawn(silo, &dir, bridge, 0, flags)?;
+        let mut daemon = Self { silo: silo.to_owned(), dir, bridge: bridge.to_owned(), child };
         daemon.await_socket()?;
         Ok(daemon)
+    }
+
+    /// Starts it again, with a pool of so many spares.
+    pub(crate) fn again(&mut self, pool: usize) -> Outcome {
+        self.stop();
+        self.child = spawn(&self.silo, &self.dir, &self.bridge, pool, &[])?;
+        self.await_socket()
+    }
+
+    fn stop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+
+    /// Runs silo as a client of it.
+    pub(crate) fn silo(&self, arguments: &[&str]) -> Outcome {
+        let mut command = Command::new(&self.silo);
+        run(command.args(["--host", &self.host()]).args(arguments).stdout(Stdio::null()))
     }
 
     fn await_socket(&mut self) -> Outcome {
@@ -73,6 +86,21 @@ impl Daemon {
     }
 }
 
+fn spawn(silo: &Path, dir: &Path, bridge: &str, pool: usize, flags: &[&str]) -> Outcome<Child> {
+    let log = std::fs::File::create(dir.join("daemon.log")).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Command::new(silo)
+        .args(["daemon", "--bridge", bridge, "--pool", &pool.to_string(), "--root"])
+        .arg(dir.join("root"))
+        .arg("--run-dir")
+        .arg(dir.join("run"))
+        .arg("--socket")
+        .arg(dir.join("silo.sock"))
+        .args(flags)
+        .stderr(log)
+        .spawn()
+        .map_err(|e| format!("starting {}: {e}", silo.display()))
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Ok(ids) = self.docker(&["ps", "-aq"]).output() {
@@ -82,8 +110,7 @@ impl Drop for Daemon {
                 let _ = self.docker(&["rm", "-f"]).args(ids).stdout(Stdio::null()).status();
             }
         }
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
+        self.stop();
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
         let table = format!("silo_{}", self.bridge);
         let _ = Command::new("nft").args(["delete", "table", "ip", &table]).stderr(Stdio::null()).status();
@@ -93,11 +120,16 @@ impl Drop for Daemon {
 
 /// Makes `localhost/busybox` from the busybox of this machine.
 pub(crate) fn busybox(daemon: &Daemon) -> Outcome {
+    busybox_at(&daemon.host(), "localhost/busybox")
+}
+
+/// The same, in an engine, under a name.
+pub(crate) fn busybox_at(host: &str, name: &str) -> Outcome {
     let script = "set -e; r=$(mktemp -d); trap 'rm -rf $r' EXIT; mkdir -p $r/bin $r/etc $r/tmp $r/root; \
         cp $(command -v busybox) $r/bin/; for a in $(busybox --list); do [ $a = busybox ] || ln -s busybox $r/bin/$a; done; \
         echo root:x:0:0:root:/root:/bin/sh > $r/etc/passwd; echo root:x:0: > $r/etc/group; \
-        tar -C $r -c . | docker import -c 'CMD [\"sh\"]' - localhost/busybox >/dev/null";
-    run(Command::new("bash").args(["-c", script]).env("DOCKER_HOST", daemon.host()))
+        tar -C $r -c . | docker import -c 'CMD [\"sh\"]' - \"$1\" >/dev/null";
+    run(Command::new("bash").args(["-c", script, "bash", name]).env("DOCKER_HOST", host))
 }
 
 fn show(title: &str, mut command: Command) -> Outcome<String> {

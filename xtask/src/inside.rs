@@ -14,12 +14,14 @@ const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
 /// One program: folder below `inside`, file that cargo makes, name in `target/inside`, target.
 const PROGRAMS: &[(&str, &str, &str, &str)] = &[
+    ("agent", "silo-agent", "silo-agent", LINUX),
     ("linux/init", "silo-linux-init", "silo-linux-init", LINUX),
     ("windows/init", "silo-init", "silo-init", LINUX),
     ("windows/limits", "liblimits.so", "silo-limits.so", LINUX),
     ("windows/boot", "silo-boot.exe", "silo-boot.exe", WINDOWS),
     ("windows/cexecsvc", "CExecSvc.exe", "CExecSvc.exe", WINDOWS),
     ("windows/tools", "sc.exe", "sc.exe", WINDOWS),
+    ("windows/tools", "setx.exe", "setx.exe", WINDOWS),
     ("windows/tools", "systeminfo.exe", "systeminfo.exe", WINDOWS),
 ];
 
@@ -64,7 +66,11 @@ fn cargo(folder: &Path, target: &str, target_dir: &Path) -> Result<(), InsideErr
     } else {
         let mut command = Command::new("cargo");
         // Static, so that it runs before anything of the guest is there. The library is loaded into Wine's processes.
-        let flags = if folder.ends_with("init") { "-C target-feature=+crt-static" } else { "" };
+        let flags = if folder.ends_with("init") || folder.ends_with("agent") {
+            "-C target-feature=+crt-static"
+        } else {
+            ""
+        };
         command.env("RUSTFLAGS", flags);
         command
     };

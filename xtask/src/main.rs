@@ -1,12 +1,17 @@
 //! `cargo xtask`: what a developer or operator does with the repository, each as one command.
 
 mod bench;
+mod bench_builds;
+mod bench_images;
 #[cfg(test)]
 mod circles;
 mod demo;
+mod fuzz;
 mod inside;
 mod install;
+mod isolation;
 mod packages;
+mod registry;
 mod suites;
 mod test;
 #[cfg(test)]
@@ -19,10 +24,16 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo      install what is missing, build, start a daemon of its own, run Linux and Windows containers
   test      install what is missing, build, run every test
-  bench     measure silo and dockerd side by side (installs dockerd)
+  bench [images]   measure silo and dockerd side by side (installs dockerd); images: pull, push, load and build only
+  docker-py  run docker-py's integration tests, if they lie beside the repository
+  isolation  measure guest x isolation and write the table of docs/isolation.md
   soak kills [ROUNDS [SEED]]   kill the daemon at random moments (50)
+  soak pulls|loads|commits|builds|prunes [ROUNDS [SEED]]   kill the daemon at random moments of these (50)
+  soak machines [ROUNDS [SEED]]   kill VMMs, shims and the daemon while hyperv containers come and go (50)
+  soak spares [ROUNDS [SEED]]   kill shims, VMMs and the daemon while spares become containers (50)
   soak boots [ROUNDS]          start programs in a Windows container while it boots (30)
   soak bases [ROUNDS]          build a base from the same packages and compare (5)
+  soak fuzz [SECONDS]          run every fuzz target for so long each (60); needs cargo-fuzz and a nightly toolchain
   install   install silo on this machine: executable, inside programs, systemd unit
   inside    build the programs that run inside containers
 ";
@@ -35,7 +46,9 @@ fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
         Some("demo") => demo::run_demo(&root),
         Some("test") => test::run_all(&root),
-        Some("bench") => bench::run_bench(&root),
+        Some("bench") => bench::run_bench(&root, std::env::args().nth(2).as_deref()),
+        Some("docker-py") => built(&root).and_then(|silo| suites::docker_py(&root, &silo)),
+        Some("isolation") => isolation::run_isolation(&root),
         Some("soak") => test::run_soak(&root, std::env::args().skip(2).collect()),
         Some("install") => install::run_install(&root),
         Some("inside") => packages::ensure(packages::BUILD).and_then(|()| inside(&root)).map(|_| ()),
@@ -77,6 +90,11 @@ pub(crate) fn build(root: &Path) -> Outcome<PathBuf> {
         "target",
     ]))?;
     Ok(root.join("target/release/silo"))
+}
+
+/// The executable that `SILO_BIN` names, or a fresh one.
+pub(crate) fn built(root: &Path) -> Outcome<PathBuf> {
+    std::env::var_os("SILO_BIN").map_or_else(|| build(root), |silo| Ok(silo.into()))
 }
 
 /// Runs a command to its end; an error names it.

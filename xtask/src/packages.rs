@@ -29,7 +29,15 @@ pub(crate) const RUN: &[&str] = &[
     "libhivex-bin",
     "zstd",
     "bsdutils",
+    "docker-registry",
+    "openssl",
 ];
+
+/// To run containers with a kernel of their own.
+pub(crate) const MACHINES: &[&str] = &["qemu-system-x86", "erofs-utils", "e2fsprogs"];
+
+/// What tests compare with (dockerd) and make archives by.
+pub(crate) const TEST: &[&str] = &["docker.io", "xz-utils", "bzip2"];
 
 /// What the bench compares with.
 pub(crate) const BENCH: &[&str] = &["docker.io", "python3"];
@@ -55,6 +63,11 @@ pub(crate) fn ensure(packages: &[&str]) -> Outcome {
     }
     if packages == RUN && !runs("python3", &["-c", "import ensurepip, venv"]) {
         missing.extend(["python3", "python3-venv", "python3-pip"]);
+    }
+    // A newer one from elsewhere, as some machines have it, does not go with the distribution's.
+    if missing.contains(&"qemu-system-x86") && installed("qemu-utils") {
+        println!("removing qemu-utils, which conflicts with qemu-system-x86");
+        missing.push("qemu-utils-");
     }
     if missing.is_empty() {
         return Ok(());

@@ -22,15 +22,13 @@ impl ApiError {
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, message: message.into() }
     }
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_IMPLEMENTED, message: message.into() }
-    }
 }
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let status = match error.kind {
             Kind::Invalid => StatusCode::BAD_REQUEST,
+            Kind::Unauthorized => StatusCode::UNAUTHORIZED,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::NotModified => StatusCode::NOT_MODIFIED,

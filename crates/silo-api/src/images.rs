@@ -3,11 +3,11 @@
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use silo_engine::Engine;
-use silo_engine::images::{Image, ImportOptions, Platform, Removed};
+use silo_engine::images::{Credentials, Image, ImportOptions, Platform, Removed};
 
 use crate::error::{Answer, ApiError};
 use crate::params::Params;
@@ -21,7 +21,7 @@ fn or_null(list: &[String]) -> Value {
 pub(crate) fn summary(engine: &Engine, image: &Image, containers: i64, shared: bool) -> Value {
     json!({
         "Id": image.id, "ParentId": image.parent.as_ref().map_or("", |p| p.as_str()),
-        "RepoTags": image.references, "RepoDigests": [],
+        "RepoTags": image.references, "RepoDigests": image.digests,
         "Created": image.created.map_or(0, |c| c.as_second()), "Size": image.size,
         "SharedSize": if shared { engine.images().shared_size(&image.id) as i64 } else { -1 },
         "Labels": if image.config.config.labels.is_empty() { Value::Null } else { json!(image.config.config.labels) },
@@ -31,18 +31,26 @@ pub(crate) fn summary(engine: &Engine, image: &Image, containers: i64, shared: b
 
 pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer {
     let filters = query.filters()?;
-    if let Some(unknown) = filters.unknown(&["dangling", "label", "before", "since", "reference", "until"]) {
+    if let Some(unknown) =
+        filters.unknown(&["dangling", "label", "label!", "before", "since", "reference", "until"])
+    {
         return Err(ApiError::bad(format!("invalid filter '{unknown}'")));
     }
     let get = |name: &str| -> Answer<Option<Image>> {
         filters.get(name).first().map(|n| find(&engine, n)).transpose()
     };
     let (before, since) = (get("before")?, get("since")?);
-    let until = filters.get("until").first().map(|u| silo_engine::time::parse(u)).transpose()?;
-    let dangling = filters.get("dangling").first().map(|d| d == "true" || d == "1");
+    let until = silo_engine::time::until(&filters)?;
+    let dangling = match filters.get("dangling") {
+        [] => None,
+        [one] if ["true", "1"].contains(&one.as_str()) => Some(true),
+        [one] if ["false", "0"].contains(&one.as_str()) => Some(false),
+        other => return Err(ApiError::bad(format!("invalid filter 'dangling={other:?}'"))),
+    };
     let mut list = Vec::new();
     for mut image in engine.images().list() {
         let intermediate = image.references.is_empty()
+            && image.digests.is_empty()
             && engine.images().list().iter().any(|i| i.parent.as_ref() == Some(&image.id));
         if intermediate && !query.flag("all") {
             continue;
@@ -50,7 +58,8 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
         let wanted = filters.get("reference");
         if !wanted.is_empty() {
             image.references.retain(|r| wanted.iter().any(|w| matches_reference(r, w)));
-            if image.references.is_empty() {
+            image.digests.retain(|r| wanted.iter().any(|w| matches_reference(r, w)));
+            if image.references.is_empty() && image.digests.is_empty() {
                 continue;
             }
         }
@@ -58,7 +67,8 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
             && since.as_ref().is_none_or(|s| image.created > s.created)
             && until.is_none_or(|u| image.created.is_some_and(|c| c < u))
             && dangling.is_none_or(|d| d == image.references.is_empty())
-            && filters.labels("label", &image.config.config.labels);
+            && filters.labels("label", &image.config.config.labels)
+            && !(filters.has("label!") && filters.labels("label!", &image.config.config.labels));
         if passes {
             list.push(summary(&engine, &image, -1, query.flag("shared-size")));
         }
@@ -68,7 +78,8 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
 
 /// `busybox`, `busybox:1.*`, `*/a`: shell patterns over the name with or without its tag.
 fn matches_reference(reference: &str, pattern: &str) -> bool {
-    let name = reference.rsplit_once(':').map_or(reference, |(n, _)| n);
+    let name = reference.split('@').next().unwrap_or(reference);
+    let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(n, _)| n);
     glob(pattern, reference) || glob(pattern, name)
 }
 
@@ -112,7 +123,7 @@ fn inspect(image: &Image) -> Value {
         }
     }
     let mut out = json!({
-        "Id": image.id, "RepoTags": image.references, "RepoDigests": [],
+        "Id": image.id, "RepoTags": image.references, "RepoDigests": image.digests,
         "Parent": image.parent.as_ref().map_or("", |p| p.as_str()), "Comment": config.comment,
         "Created": image.created.map(|c| c.to_string()), "DockerVersion": "", "Author": config.author,
         "Config": container, "Architecture": config.architecture, "Os": config.os, "Size": image.size,
@@ -237,8 +248,10 @@ pub(crate) async fn save_many(
 
 pub(crate) async fn post_named(
     State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
     Path(path): Path<String>,
     query: Params,
+    headers: HeaderMap,
 ) -> Answer {
     match path.rsplit_once('/') {
         Some((name, "tag")) => {
@@ -250,9 +263,13 @@ pub(crate) async fn post_named(
             engine.image_tag(name, &reference).await?;
             Ok(StatusCode::CREATED.into_response())
         }
-        Some((_, "push")) => Err(ApiError::unsupported(
-            "this version of silo does not speak to registries yet: push is not supported",
-        )),
+        Some((name, "push")) => {
+            let tag = query.get("tag");
+            let name = tag.map_or(name.to_owned(), |tag| format!("{name}:{tag}"));
+            let platform = platforms(&query, version, (1, 46))?;
+            let lines = engine.image_push(&name, tag.is_none(), platform, credentials(&headers)?).await?;
+            Ok(progress(lines))
+        }
         _ => Err(ApiError::not_found("page not found")),
     }
 }
@@ -287,22 +304,46 @@ pub(crate) async fn load(
     Ok(([(header::CONTENT_TYPE, "application/json")], stream::body(lines)).into_response())
 }
 
-/// `docker import` (`fromSrc=-`); pulling is refused.
-pub(crate) async fn create(State(engine): State<Engine>, query: Params, body: Body) -> Answer {
+/// Who asks, by the header that docker's client sends.
+pub(crate) fn credentials(headers: &HeaderMap) -> Answer<Credentials> {
+    let header = headers.get("x-registry-auth").map(|h| h.to_str().unwrap_or("?"));
+    Credentials::from_header(header.unwrap_or_default()).map_err(ApiError::bad)
+}
+
+fn progress(lines: silo_engine::ByteStream) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], stream::body(lines)).into_response()
+}
+
+/// `docker pull` (`fromImage`) and `docker import` (`fromSrc`: `-` for the body, or a URL).
+pub(crate) async fn create(
+    State(engine): State<Engine>,
+    query: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     if let Some(image) = query.get("fromImage") {
-        return Err(ApiError::unsupported(format!(
-            "pulling {image}: this version of silo does not speak to registries yet; load the image with docker load"
-        )));
+        let tag = query.get("tag");
+        let bare = !image.contains('@') && !image.rsplit('/').next().unwrap_or(image).contains(':');
+        let name = match tag {
+            Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
+            Some(tag) if bare => format!("{image}:{tag}"),
+            Some(tag) => {
+                // The tag replaces the one in the name.
+                let end = image.rfind(':').unwrap_or(image.len());
+                format!("{}:{tag}", &image[..end])
+            }
+            None => image.to_owned(),
+        };
+        let platform = query.get("platform").map(Platform::parse).transpose().map_err(ApiError::bad)?;
+        let all_tags = tag.is_none() && bare;
+        let lines = engine.image_pull(&name, all_tags, platform, credentials(&headers)?).await?;
+        return Ok(progress(lines));
     }
-    match query.get("fromSrc") {
-        Some("-") => {}
-        Some(other) => {
-            return Err(ApiError::bad(format!(
-                "importing from {other:?} is not supported: pass the archive itself (fromSrc=-)"
-            )));
-        }
+    let (source, tar) = match query.get("fromSrc") {
+        Some("-") => ("-".to_owned(), stream::reader(body)),
+        Some(url) => engine.open_url(url).await?,
         None => return Err(ApiError::bad("neither fromImage nor fromSrc is given")),
-    }
+    };
     let platform = query.get("platform").unwrap_or("linux");
     let mut parts = platform.split('/');
     let reference = query.get("repo").map(|r| match query.get("tag") {
@@ -315,11 +356,13 @@ pub(crate) async fn create(State(engine): State<Engine>, query: Params, body: Bo
         message: query.get("message").unwrap_or_default().to_owned(),
         changes: query.all("changes"),
         reference,
-        source: "-".to_owned(),
-        shell: Vec::new(),
+        source,
+        rules: Default::default(),
     };
-    let id = engine.image_import(stream::reader(body), options).await?;
-    let line = format!("{}\r\n", json!({"status": id}));
+    let said = (options.source != "-").then(|| format!("Downloading from {}", options.source));
+    let id = engine.image_import(tar, options).await?;
+    let line: String =
+        said.iter().chain([&id]).map(|text| format!("{}\r\n", json!({"status": text}))).collect();
     Ok(([(header::CONTENT_TYPE, "application/json")], line).into_response())
 }
 

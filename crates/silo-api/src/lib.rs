@@ -5,6 +5,7 @@
 // `HostConfig` as inspect shows it is one JSON literal of some seventy fields.
 #![recursion_limit = "256"]
 
+mod build;
 mod containers;
 mod error;
 mod exec;
@@ -12,6 +13,7 @@ mod images;
 mod names;
 mod networks;
 mod params;
+mod registries;
 mod registry;
 mod router;
 mod server;

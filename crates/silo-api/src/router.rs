@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 use silo_engine::Engine;
 
 use crate::error::ApiError;
-use crate::{containers as c, exec, images, networks, registry, system, volumes};
+use crate::{build, containers as c, exec, images, networks, registries, registry, system, volumes};
 
 /// Method and path of every route, versions stripped.
 pub(crate) fn router(engine: Engine) -> Router {
@@ -17,7 +17,8 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/info", get(system::info))
         .route("/events", get(system::events))
         .route("/system/df", get(system::disk_usage))
-        .route("/auth", post(system::auth))
+        .route("/auth", post(registries::log_in))
+        .route("/distribution/{*name}", get(registries::describe))
         .route("/containers/json", get(c::list::list))
         .route("/containers/create", post(c::create::create))
         .route("/containers/prune", post(c::lifecycle::prune))
@@ -52,6 +53,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/images/load", post(images::load))
         .route("/images/get", get(images::save_many))
         .route("/images/prune", post(images::prune))
+        .route("/images/search", get(registries::search))
         .route("/images/{*name}", get(images::get_named).post(images::post_named).delete(images::remove))
         .route("/networks", get(networks::list))
         .route("/networks/{id}", get(networks::inspect).delete(networks::later))
@@ -63,10 +65,13 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
         .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
-        .route("/build", post(system::no_build))
-        .route("/build/prune", post(system::no_build))
+        .route("/build", post(build::build))
+        .route("/build/prune", post(build::prune))
+        .route("/build/cancel", post(build::cancel))
         .route("/session", post(system::no_build))
         .route("/silo/registry", get(registry::get))
+        .route("/silo/pool", get(system::pool))
+        .route("/silo/images/check", get(registries::check))
         .fallback(absent)
         .method_not_allowed_fallback(|| async {
             ApiError { status: StatusCode::METHOD_NOT_ALLOWED, message: "method not allowed".to_owned() }

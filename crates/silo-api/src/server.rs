@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +14,7 @@ use silo_engine::Engine;
 use tokio::net::UnixListener;
 use tower::ServiceExt;
 
+use crate::build::Client;
 use crate::version;
 
 /// How long a client may take to send a request's head.
@@ -42,8 +44,16 @@ pub async fn serve(
             },
         };
         let router = router.clone();
+        let client = match rustix::io::fcntl_dupfd_cloexec(&stream, 0) {
+            Ok(end) => Client(Arc::new(end)),
+            Err(e) => {
+                tracing::warn!("accepting a client: {e}");
+                continue;
+            }
+        };
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(router.clone(), request));
+            let service =
+                hyper::service::service_fn(move |request| answer(router.clone(), client.clone(), request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_LIMIT)
@@ -58,7 +68,11 @@ pub async fn serve(
     }
 }
 
-async fn answer(router: axum::Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    router: axum::Router,
+    client: Client,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let mut request = request.map(Body::new);
     let path = request.uri().path().to_owned();
     tracing::debug!("{} {}", request.method(), request.uri());
@@ -72,6 +86,9 @@ async fn answer(router: axum::Router, request: Request<Incoming>) -> Result<Resp
                 *request.uri_mut() = uri;
             }
             request.extensions_mut().insert(version);
+            if rest == "/build" {
+                request.extensions_mut().insert(client);
+            }
             // A handler's panic is that client's error and nobody else's.
             match tokio::spawn(router.oneshot(request)).await {
                 Ok(Ok(response)) => response,

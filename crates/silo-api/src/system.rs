@@ -1,4 +1,4 @@
-//! `/_ping`, `/version`, `/info`, `/events`, `/system/df`, `/auth`.
+//! `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -44,23 +44,52 @@ pub(crate) async fn version(State(engine): State<Engine>) -> Answer {
     .into_response())
 }
 
+/// How registries are reached, as dockerd tells it.
+fn registry_config(engine: &Engine) -> Value {
+    let settings = &engine.config().registries;
+    let (nets, hosts): (Vec<&String>, Vec<&String>) = settings.insecure.iter().partition(|e| e.contains('/'));
+    let mut nets: Vec<String> = nets.into_iter().cloned().collect();
+    nets.extend(["::1/128".to_owned(), "127.0.0.0/8".to_owned()]);
+    let mut configs = serde_json::Map::new();
+    for host in hosts {
+        configs
+            .insert(host.clone(), json!({"Name": host, "Mirrors": [], "Secure": false, "Official": false}));
+    }
+    let own = json!({"Name": "docker.io", "Mirrors": settings.mirrors, "Secure": true, "Official": true});
+    configs.insert("docker.io".to_owned(), own);
+    json!({"InsecureRegistryCIDRs": nets, "IndexConfigs": configs, "Mirrors": settings.mirrors})
+}
+
+/// A proxy's URL without the password in it.
+fn proxy(url: &Option<String>) -> String {
+    let url = url.as_deref().unwrap_or_default();
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => {
+            format!("{}xxxxx:xxxxx{}", &url[..scheme + 3], &url[at..])
+        }
+        _ => url.to_owned(),
+    }
+}
+
 pub(crate) async fn info(State(engine): State<Engine>) -> Answer {
     let info = engine.info();
+    let registries = &engine.config().registries;
     Ok(axum::Json(json!({
         "ID": info.id, "Containers": info.containers, "ContainersRunning": info.running,
         "ContainersPaused": info.paused, "ContainersStopped": info.stopped, "Images": info.images,
         "Driver": info.driver,
-        "DriverStatus": [["Backing Filesystem", info.backing_filesystem], ["Supports d_type", "true"], ["Native Overlay Diff", "true"]],
+        "DriverStatus": [["Backing Filesystem", info.backing_filesystem], ["Supports d_type", "true"], ["Native Overlay Diff", "true"],
+            ["hyperv", info.machines], ["hyperv directory", info.vm], ["pool", info.pool]],
         "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
         "MemoryLimit": true, "SwapLimit": info.accounting.swap, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true, "CPUSet": true,
         "PidsLimit": true, "IPv4Forwarding": true, "Debug": false, "NFd": 0, "OomKillDisable": info.accounting.oom_control,
         "NGoroutines": 0, "SystemTime": jiff::Timestamp::now().to_string(), "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs", "CgroupVersion": info.cgroup_version.to_string(), "NEventsListener": 0,
         "KernelVersion": info.kernel, "OperatingSystem": info.operating_system, "OSVersion": info.os_version,
-        "OSType": "linux", "Architecture": std::env::consts::ARCH, "IndexServerAddress": "",
-        "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": null},
+        "OSType": "linux", "Architecture": std::env::consts::ARCH, "IndexServerAddress": silo_engine::images::DEFAULT_SERVER,
+        "RegistryConfig": registry_config(&engine),
         "NCPU": info.cpus, "MemTotal": info.memory, "GenericResources": null, "DockerRootDir": info.root,
-        "HttpProxy": "", "HttpsProxy": "", "NoProxy": "", "Name": info.name, "Labels": [], "ExperimentalBuild": false,
+        "HttpProxy": proxy(&registries.http_proxy), "HttpsProxy": proxy(&registries.https_proxy), "NoProxy": registries.no_proxy, "Name": info.name, "Labels": [], "ExperimentalBuild": false,
         "ServerVersion": VERSION, "Runtimes": {"silo": {"path": "silo"}}, "DefaultRuntime": "silo",
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
         "LiveRestoreEnabled": true, "Isolation": info.default_isolation, "InitBinary": "silo-linux-init",
@@ -126,7 +155,15 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
         .images()
         .list()
         .iter()
-        .map(|i| images::summary(&engine, i, counts.get(i.id.as_str()).map_or(0, |c| *c as i64), true))
+        .map(|image| {
+            let containers = counts.get(image.id.as_str()).map_or(0, |c| *c as i64);
+            let mut out = images::summary(&engine, image, containers, true);
+            // Here what it takes, archives and all: what goes with it is reclaimed.
+            if let Some(on_disk) = usage.images.images.get(&image.id) {
+                (out["Size"], out["SharedSize"]) = (on_disk.size.into(), on_disk.shared.into());
+            }
+            out
+        })
         .collect();
     let links = engine.link_names();
     let containers: Vec<Value> = usage
@@ -134,6 +171,7 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
         .iter()
         .map(|c| containers::list::row(&engine, c, links.get(&c.record.id.0)))
         .collect();
+    let cache: Vec<Value> = usage.cache.iter().map(crate::build::cache_row).collect();
     let volumes: Vec<Value> = usage
         .volumes
         .iter()
@@ -144,15 +182,29 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
         })
         .collect();
     Ok(axum::Json(json!({
-        "LayersSize": usage.layers, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": [],
+        "LayersSize": usage.images.total, "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cache,
     }))
     .into_response())
 }
 
-pub(crate) async fn auth() -> ApiError {
-    ApiError::unsupported("this version of silo does not speak to registries yet: login is not supported")
+/// How long somebody may wait for spares.
+const SPARES: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// `/silo/pool`: the spares, as soon as `ready` of them are.
+pub(crate) async fn pool(State(engine): State<Engine>, query: Params) -> Answer {
+    let wanted = query.get("ready").map_or(Ok(0), str::parse);
+    let wanted = wanted.map_err(|_| ApiError::bad("invalid parameter: ready is no number"))?;
+    let pool = engine.await_spares(wanted, SPARES).await;
+    let spares: Vec<Value> = pool
+        .ready
+        .iter()
+        .map(|s| json!({"Id": s.id, "Key": s.key, "Pid": s.pid, "Memory": s.bytes}))
+        .collect();
+    Ok(axum::Json(json!({"Most": pool.most, "Making": pool.making, "Ranges": pool.ranges, "Ready": spares}))
+        .into_response())
 }
 
+/// A session is BuildKit's.
 pub(crate) async fn no_build() -> ApiError {
-    ApiError::bad("build is not supported by this version of silo")
+    ApiError::bad("sessions (BuildKit) are not supported by this version of silo")
 }

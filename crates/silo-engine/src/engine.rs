@@ -10,13 +10,26 @@ use silo_network::Network;
 use silo_sandbox::{Attach, Isolation, Sandbox};
 use tokio::sync::watch;
 
+use crate::build_records::BuildCache;
 use crate::db::{Db, Table};
 use crate::error::{EngineError, Result};
 use crate::events::Events;
 use crate::execs::Execs;
 use crate::lock::lock;
 use crate::record::{ContainerId, ContainerRecord, Status, VolumeRecord};
+use crate::spares::Spares;
 use crate::volumes::Volumes;
+
+/// How bases are had.
+#[derive(Debug, Clone, Default)]
+pub struct BaseSettings {
+    /// A base that is missing is not made but asked for.
+    pub no_build: bool,
+    /// What bases are made of, instead of the distribution's mirror.
+    pub packages: Option<PathBuf>,
+    /// What the user says of layers: digest or diff ID → the family of the base that has it.
+    pub digests: std::collections::BTreeMap<String, String>,
+}
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -33,6 +46,14 @@ pub struct EngineConfig {
     pub subnet: Option<String>,
     /// Isolation of containers that ask for none.
     pub isolation: Isolation,
+    /// Guest kernels and templates.
+    pub vm: PathBuf,
+    /// Spares that are kept ready, at most.
+    pub pool: usize,
+    /// How bases are had.
+    pub bases: BaseSettings,
+    /// How registries are reached.
+    pub registries: std::sync::Arc<silo_image::RegistrySettings>,
 }
 
 /// Everything that exists. A handle: cheap to clone.
@@ -52,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     /// Adapters of ended runs that are still being taken away.
     pub(crate) leaving: watch::Sender<u32>,
+    pub(crate) spares: Spares,
+    pub(crate) build_cache: BuildCache,
     registry: RwLock<Registry>,
 }
 
@@ -67,6 +90,8 @@ pub(crate) struct Entry {
     record: Mutex<ContainerRecord>,
     /// One verb that changes the life of the container at a time.
     pub(crate) verb: tokio::sync::Mutex<()>,
+    /// Of a container with a kernel of its own that does not run: one at a time has its files.
+    pub(crate) files: Arc<tokio::sync::Mutex<()>>,
     /// Its shim while there is one.
     pub(crate) sandbox: Mutex<Option<Sandbox>>,
     /// Clients that came before the start.
@@ -111,6 +136,7 @@ impl Entry {
             id: record.id.clone(),
             record: Mutex::new(record),
             verb: tokio::sync::Mutex::new(()),
+            files: Arc::default(),
             sandbox: Mutex::new(None),
             early: Mutex::new(Vec::new()),
             leaving: Mutex::new(None),
@@ -159,10 +185,14 @@ impl Engine {
         images: ImageStore,
         network: Network,
         volumes: Volumes,
+        build_cache: BuildCache,
     ) -> Self {
+        let spares = Spares::new(config.pool);
         Self {
             inner: Arc::new(Inner {
                 config,
+                spares,
+                build_cache,
                 id,
                 db,
                 images,
@@ -187,6 +217,11 @@ impl Engine {
     /// The store of images, for reading.
     pub fn images(&self) -> &ImageStore {
         &self.inner.images
+    }
+
+    /// Where work under way may lie, on the file system of the layers; what a daemon leaves there is gone at the next start.
+    pub fn scratch(&self) -> PathBuf {
+        self.inner.config.root.join("tmp")
     }
 
     /// The networks, for inspection.
@@ -252,17 +287,28 @@ impl Engine {
             return Err(name_taken(&record.name, holder));
         }
         if record.id_range == 0 {
-            let taken = registry.by_id.values().map(|e| e.with(|r| r.id_range)).collect();
-            record.id_range = free_range(taken).ok_or_else(|| {
-                EngineError::conflict(
-                    "every range of host ids is taken: remove containers that are not needed",
-                )
-            })?;
+            record.id_range = self.unused_range(&registry)?;
         }
         let entry = Entry::new(record.clone());
         registry.by_name.insert(record.name.clone(), record.id.clone());
         registry.by_id.insert(record.id.clone(), entry.clone());
         Ok(entry)
+    }
+
+    fn unused_range(&self, registry: &Registry) -> Result<u32> {
+        let mut taken: Vec<u32> = registry.by_id.values().map(|e| e.with(|r| r.id_range)).collect();
+        taken.extend(self.inner.spares.ranges());
+        free_range(taken).ok_or_else(|| {
+            EngineError::conflict("every range of host ids is taken: remove containers that are not needed")
+        })
+    }
+
+    /// A range of host ids for a spare, its own until [`Spares::release`].
+    pub(crate) fn reserve_range(&self) -> Result<u32> {
+        let registry = self.registry_mut();
+        let range = self.unused_range(&registry)?;
+        self.inner.spares.reserve(range);
+        Ok(range)
     }
 
     /// Waits, at most `limit`, for what ended containers have left to be cleared away.

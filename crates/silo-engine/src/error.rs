@@ -8,6 +8,8 @@ use silo_sandbox::{FailureKind, SandboxError};
 pub enum Kind {
     /// The request is wrong or asks what cannot be honoured (400).
     Invalid,
+    /// A registry does not know who asks, or does not believe it (401).
+    Unauthorized,
     /// No such object (404).
     NotFound,
     /// The object's state forbids it, or a name is taken (409).
@@ -34,6 +36,10 @@ impl EngineError {
     /// 400.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { kind: Kind::Invalid, message: message.into() }
+    }
+    /// 401.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Unauthorized, message: message.into() }
     }
     /// 404.
     pub fn not_found(message: impl Into<String>) -> Self {
@@ -65,6 +71,7 @@ pub(crate) fn guest_error(error: GuestError) -> EngineError {
     match error {
         GuestError::Invalid(text) => EngineError::invalid(text),
         GuestError::NotFound(text) => EngineError::invalid(text),
+        GuestError::Broken(text) => EngineError::conflict(text),
         other => EngineError::internal(other.to_string()),
     }
 }
@@ -77,6 +84,7 @@ pub(crate) fn sandbox_error(error: SandboxError) -> EngineError {
             FailureKind::Invalid | FailureKind::ProgramNotFound | FailureKind::ProgramNotExecutable => {
                 EngineError::invalid(error.to_string())
             }
+            FailureKind::NoSuchFile => EngineError::not_found(error.to_string()),
             FailureKind::Other => EngineError::internal(error.to_string()),
         },
         _ => EngineError::internal(error.to_string()),

@@ -1,7 +1,6 @@
 //! Execs: further processes in a running container.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -167,7 +166,6 @@ impl Engine {
                 framed,
                 detach_keys: if spec.tty { detach_keys(&spec.detach_keys)? } else { Vec::new() },
                 read_ahead: read_ahead.to_vec(),
-                preamble: Vec::new(),
             };
             if let Err(e) = sandbox.attach(attach, io).await {
                 self.exec_ended(&entry, &record.id, CANNOT_RUN, String::new());
@@ -222,7 +220,7 @@ impl Engine {
         capture: u32,
     ) -> Result<ExecRequest> {
         let spec = &record.spec;
-        let (os, pid) = entry.with(|r| (r.os, r.state.pid));
+        let os = entry.with(|r| r.os);
         let config = ProcessConfig {
             args: spec.cmd.clone(),
             args_escaped: false,
@@ -235,14 +233,16 @@ impl Engine {
             privileged: spec.privileged,
         };
         let dir = self.dir(&entry.id);
-        let composed = blocking(move || {
-            let bundle = bundle::read_config(&dir)?;
-            let root = PathBuf::from(format!("/proc/{pid}/root"));
-            placement::guest(os)?.process(&bundle, &root, &config).map_err(guest_error)
-        })
-        .await;
+        let composed = async {
+            let view = self.accounts(entry, &config.working_dir).await?;
+            blocking(move || {
+                let bundle = bundle::read_config(&dir)?;
+                placement::guest(os)?.process(&bundle, view.path(), &config).map_err(guest_error)
+            })
+            .await
+        };
         let process =
-            composed.inspect_err(|_| self.exec_ended(entry, &record.id, CANNOT_RUN, String::new()))?;
+            composed.await.inspect_err(|_| self.exec_ended(entry, &record.id, CANNOT_RUN, String::new()))?;
         // What an inspect shows: the environment may hold secrets, and has no use after the start.
         let shown = ExecSpec { env: Vec::new(), ..spec.clone() };
         let note = serde_json::to_string(&shown).unwrap_or_default();

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use silo_image::{ContainerConfig, ImageError, ImportOptions, Platform, Removed};
 
 use crate::ByteStream;
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, guest_error};
 use crate::filters::Filters;
 use crate::spec::{Config, Healthcheck};
 use crate::stream::stream;
@@ -16,13 +17,34 @@ use crate::stream::stream;
 pub(crate) fn error(error: ImageError) -> EngineError {
     let text = error.to_string();
     match error {
-        ImageError::NotFound(_) => EngineError::not_found(text),
+        ImageError::NotFound(_) | ImageError::Absent(_) => EngineError::not_found(text),
+        ImageError::Registry(e) if e.is_unauthorized() => EngineError::unauthorized(text),
         ImageError::InvalidReference(_) | ImageError::Invalid(_) | ImageError::Ambiguous(_) => {
             EngineError::invalid(text)
         }
         ImageError::Conflict(_) => EngineError::conflict(text),
         _ => EngineError::internal(text),
     }
+}
+
+/// Writes a layer's archive.
+pub(crate) type Capture<'a> = &'a mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>;
+
+/// Has the store make something of a container's changes; what the guest refuses is told in its own words and class.
+pub(crate) fn captured<T>(
+    guest: &dyn silo_guest::Guest,
+    changes: &silo_guest::Changes<'_>,
+    make: impl FnOnce(Capture<'_>) -> std::result::Result<T, ImageError>,
+) -> Result<T> {
+    let mut refused = None;
+    let made = make(&mut |to| {
+        guest.capture(changes, to).map_err(|error| {
+            let text = error.to_string();
+            refused = Some(error);
+            std::io::Error::other(text)
+        })
+    });
+    made.map_err(|why| refused.map_or_else(|| error(why), guest_error))
 }
 
 /// An image's health check in the engine's words.
@@ -34,6 +56,15 @@ pub(crate) fn healthcheck(check: &silo_image::Healthcheck) -> Healthcheck {
         start_period: check.start_period,
         start_interval: check.start_interval,
         retries: check.retries,
+    }
+}
+
+/// What a guest says of its images' configs.
+pub(crate) fn rules(guest: &'static dyn silo_guest::Guest) -> silo_image::Rules {
+    silo_image::Rules {
+        shell: guest.default_shell(),
+        env_case_sensitive: guest.env_case_sensitive(),
+        working_dir: Arc::new(move |now, next| guest.next_working_dir(now, next).map_err(|e| e.to_string())),
     }
 }
 
@@ -65,16 +96,17 @@ pub(crate) fn container_config(config: &Config) -> ContainerConfig {
 }
 
 impl Engine {
-    fn tell_image(&self, action: &str, id: &str, name: &str) {
+    pub(crate) fn tell_image(&self, action: &str, id: &str, name: &str) {
         let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
         self.inner.events.tell("image", action, id, attributes);
     }
 
-    /// Lets guests forget what they made of chains that are no image's any more.
+    /// Lets guests forget what they made of chains that are no image's any more, and what a crash left half-made.
     pub(crate) fn forget_chains(&self) {
         for guest in silo_guest::all() {
             guest.forget_chains(&self.inner.config.root, &|chain| self.inner.images.has_chain(chain));
         }
+        silo_sandbox::hyperv::forget_disks(&self.inner.config.root.join("disks"));
     }
 
     /// Loads images from a docker-archive or OCI layout; the stream is Docker's JSON progress lines.
@@ -89,15 +121,22 @@ impl Engine {
             let line = |to: &mut dyn Write, value: serde_json::Value| {
                 writeln!(to, "{value}").and_then(|()| to.flush())
             };
-            let result = engine.inner.images.load(tar, platform.as_ref(), &mut |progress| {
+            let to = std::cell::RefCell::new(to);
+            let decide = |candidate: &silo_image::Candidate<'_>| {
+                engine.substitute(candidate, &|step| {
+                    let _ = line(*to.borrow_mut(), serde_json::json!({"stream": format!("{step}\n")}));
+                })
+            };
+            let result = engine.inner.images.load(tar, platform.as_ref(), &decide, &mut |progress| {
                 if !quiet {
                     let _ = line(
-                        to,
+                        *to.borrow_mut(),
                         serde_json::json!({"status": "Loading layer", "id": progress.id,
                             "progressDetail": {"current": progress.current, "total": progress.total}}),
                     );
                 }
             });
+            let to = to.into_inner();
             match result {
                 Ok(loaded) => {
                     for image in loaded {
@@ -133,9 +172,14 @@ impl Engine {
             let os = silo_guest::Os::parse(&options.os).ok_or_else(|| {
                 EngineError::invalid(format!("\"{}\": unknown operating system", options.os))
             })?;
-            options.shell = crate::placement::guest(os)?.default_shell();
+            let guest = crate::placement::guest(os)?;
+            options.rules = rules(guest);
             let name = options.reference.clone().unwrap_or_default();
-            let id = engine.inner.images.import(tar, options).map_err(error)?;
+            let id = engine
+                .inner
+                .images
+                .import(tar, options, |layer| guest.os_version(layer).map_err(std::io::Error::other))
+                .map_err(error)?;
             engine.tell_image("import", &id, &name);
             Ok(id)
         })
@@ -175,7 +219,7 @@ impl Engine {
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
             let users = |id: &str| engine.users_of_image(id);
-            let removed = engine.inner.images.remove(&name, force, noprune, &users).map_err(error)?;
+            let removed = engine.inner.images.remove(&name, force, noprune, &users).map_err(error)?.steps;
             engine.forget_chains();
             for one in &removed {
                 match one {
@@ -186,6 +230,22 @@ impl Engine {
             Ok(removed)
         })
         .await
+        .inspect(|removed| self.forget_ready(removed))
+    }
+
+    /// What was made ready on the layers of images that are gone goes too.
+    fn forget_ready(&self, removed: &[Removed]) {
+        if removed.iter().any(|one| matches!(one, Removed::Deleted(_))) {
+            let engine = self.clone();
+            tokio::spawn(async move {
+                engine.forget_spares_of_gone_images().await;
+                let _ = blocking(move || {
+                    engine.sweep_ready(&|chain| engine.inner.images.has_chain(chain));
+                    Ok(())
+                })
+                .await;
+            });
+        }
     }
 
     /// Removes images that no container uses: unnamed ones, or with `dangling=false` all.
@@ -208,8 +268,8 @@ impl Engine {
                 }
                 let users = |id: &str| engine.users_of_image(id);
                 if let Ok(mut gone) = engine.inner.images.remove(&image.id.to_string(), true, false, &users) {
-                    bytes += image.size;
-                    removed.append(&mut gone);
+                    bytes += gone.freed;
+                    removed.append(&mut gone.steps);
                 }
             }
             engine.forget_chains();
@@ -222,5 +282,6 @@ impl Engine {
             Ok((removed, bytes))
         })
         .await
+        .inspect(|(removed, _)| self.forget_ready(removed))
     }
 }

@@ -3,6 +3,9 @@
 //! Owns the records and their changes, and is the only crate that knows both axes (`placement.rs`).
 //! Must not know: HTTP, Docker's JSON, how a bundle is run.
 
+mod bases;
+mod build_cache;
+mod build_records;
 mod bundle;
 mod container;
 mod db;
@@ -14,6 +17,7 @@ mod execs;
 mod filters;
 mod ids;
 mod image;
+mod image_registry;
 mod lock;
 mod placement;
 mod ports;
@@ -21,6 +25,7 @@ mod record;
 mod recover;
 mod registry;
 mod signal;
+mod spares;
 mod spec;
 mod stream;
 mod system;
@@ -28,14 +33,17 @@ pub mod time;
 mod volume;
 mod volumes;
 
+pub use build_cache::CachePrune;
+pub use build_records::{CACHE_MOUNT, CacheRecord, CacheUsage, InUse, REGULAR};
 pub use container::{
     AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update,
     WaitCondition, WaitOutcome,
 };
-pub use engine::{ContainerPaths, Engine, EngineConfig};
+pub use engine::{BaseSettings, ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
 pub use record::*;
+pub use spares::PoolState;
 pub use spec::*;
 pub use system::{DiskUsage, Info};
 

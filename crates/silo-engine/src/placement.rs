@@ -13,12 +13,29 @@ pub(crate) struct Facts {
     pub(crate) adapter: AdapterForm,
     /// Whose machine identity it shows.
     pub(crate) identity: Identity,
+    /// Whose kernel it runs on.
+    pub(crate) kernel: Kernel,
+}
+
+/// Whose kernel a container runs on: what of the host it can be given, and where its files are while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The host's: its namespaces and devices can be shared, its files are opened through `/proc`.
+    Shared,
+    /// Its own: its files are asked for.
+    Own,
 }
 
 /// The facts of an isolation.
 pub(crate) fn facts(isolation: Isolation) -> Facts {
     match isolation {
-        Isolation::Process => Facts { adapter: AdapterForm::Veth, identity: Identity::Hosts },
+        Isolation::Process => {
+            Facts { adapter: AdapterForm::Veth, identity: Identity::Hosts, kernel: Kernel::Shared }
+        }
+        // Its driver carries the adapter on.
+        Isolation::Hyperv => {
+            Facts { adapter: AdapterForm::Veth, identity: Identity::Own, kernel: Kernel::Own }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use silo_image::ImageStore;
 use silo_network::{Network, NetworkConfig};
 use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
+use crate::build_records::BuildCache;
 use crate::db::{Db, Table};
 use crate::engine::{Engine, EngineConfig, Entry, blocking};
 use crate::error::{EngineError, Result};
@@ -46,12 +47,19 @@ impl Engine {
                 tracing::warn!("network: {e}");
             }
             sweeping.sweep_directories();
+            sweeping.sweep_cache_mounts();
+            sweeping.sweep_copies(&sweeping.config().run);
+            sweeping.sweep_spares();
+            // This version may write others.
+            sweeping.sweep_ready(&|_| false);
+            sweeping.forget_chains();
             Ok(())
         })
         .await?;
         for entry in restart {
             engine.restart_now(&entry);
         }
+        engine.keep_spares();
         Ok(engine)
     }
 
@@ -70,12 +78,15 @@ impl Engine {
         make(&config.run.join("s"), 0o700)?;
         let db = Db::open(&config.root.join("silo.db"))?;
         let id = db.setting("engine-id", random_id)?;
-        let images = ImageStore::open(&config.root).map_err(image::error)?;
+        let mut cache = Ok(BuildCache::default());
+        let images = ImageStore::open(&config.root, |images| cache = BuildCache::open(&db, images))
+            .map_err(image::error)?;
+        let cache = cache?;
         let volumes = Volumes::open(&config.root, &db)?;
         let network =
             Network::open(NetworkConfig { bridge: config.bridge.clone(), subnet: config.subnet.clone() })
                 .map_err(|e| EngineError::internal(format!("network: {e}")))?;
-        let engine = Self::assemble(config, id, db, images, network, volumes);
+        let engine = Self::assemble(config, id, db, images, network, volumes, cache);
         engine.restore()?;
         Ok(engine)
     }
@@ -89,6 +100,21 @@ impl Engine {
             let _ = self.remove_entry(entry, record.removes_volumes).await;
             return Ok(false);
         }
+        if record.spec.of_build {
+            // Who built is gone.
+            if let Ok(Some(alive)) = self.reach(entry).await {
+                let _ = alive.sandbox.shutdown().await;
+            }
+            self.exit_without_shim(entry).await;
+            self.note(entry, |r| {
+                r.state.status = Status::Exited;
+                r.state.pid = 0;
+                r.adapter = None;
+            });
+            let _ = self.remove_entry(entry, true).await;
+            return Ok(false);
+        }
+        self.sweep_copies(&self.dir(&entry.id));
         match self.reach(entry).await {
             Ok(found) => Ok(self.settle_with(entry, found).await),
             Err(why) => {

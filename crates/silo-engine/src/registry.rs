@@ -1,6 +1,7 @@
 //! The registry of a Windows container or image, to be looked into.
 
 use crate::ByteStream;
+use crate::container::Writable;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Kind, Result, guest_error};
 use crate::stream::stream;
@@ -13,11 +14,11 @@ impl Engine {
         let (os, layers, top, user) = match self.find(name) {
             Ok(entry) => {
                 if !original {
-                    self.flush(&entry).await?;
+                    self.write_out(&entry).await?;
                 }
                 let record = entry.record();
                 let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
-                let top = (!original).then(|| self.dir(&entry.id).join("top"));
+                let top = if original { None } else { Some(self.writable(&entry).await?) };
                 (record.os, layers, top, record.spec.config.user)
             }
             Err(e) if e.kind == Kind::NotFound => {
@@ -35,7 +36,12 @@ impl Engine {
         };
         blocking(move || {
             let mut bytes = Vec::new();
-            let of = silo_guest::Changes { layers: &layers, top: top.as_deref(), user: &user, time: (0, 0) };
+            let of = silo_guest::Changes {
+                layers: &layers,
+                top: top.as_ref().map(Writable::path),
+                user: &user,
+                time: (0, 0),
+            };
             placement::guest(os)?.registry(&of, &mut bytes).map_err(guest_error)?;
             Ok(stream(move |to| to.write_all(&bytes)))
         })

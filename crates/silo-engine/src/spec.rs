@@ -40,10 +40,16 @@ pub struct ContainerSpec {
     pub cgroupns_mode: String,
     /// `None`: the daemon's default.
     pub isolation: Option<Isolation>,
+    /// Bytes that its files may take on a disk of its own; 0: the default.
+    #[serde(default)]
+    pub storage_size: u64,
     /// `--restart`.
     pub restart: RestartPolicy,
     /// `--rm`.
     pub auto_remove: bool,
+    /// A step of a build runs in it: it is nobody's once the daemon that builds is gone.
+    #[serde(default)]
+    pub of_build: bool,
     /// `--init`.
     pub init: bool,
     /// `--log-driver`, `--log-opt`.

@@ -47,15 +47,23 @@ pub struct Info {
     pub root: String,
     /// Isolation of containers that ask for none.
     pub default_isolation: &'static str,
+    /// What runs containers with a kernel of their own, or what is missing for that.
+    pub machines: String,
+    /// Directory of guest kernels and templates.
+    pub vm: String,
+    /// What is kept ready for containers to come, in a sentence.
+    pub pool: String,
 }
 
 /// What uses disk.
 #[derive(Debug, Clone)]
 pub struct DiskUsage {
-    /// Bytes of all layers, shared ones once.
-    pub layers: u64,
+    /// Of images.
+    pub images: silo_image::Usage,
     /// Containers with their sizes.
     pub containers: Vec<ContainerSummary>,
+    /// What builds keep.
+    pub cache: Vec<crate::build_records::CacheUsage>,
     /// Volume name → bytes and number of users.
     pub volumes: Vec<(crate::record::VolumeRecord, u64, usize)>,
 }
@@ -109,6 +117,9 @@ impl Engine {
             name: uname.nodename().to_string_lossy().into_owned(),
             root: self.inner.config.root.display().to_string(),
             default_isolation: self.inner.config.isolation.as_str(),
+            machines: machines(&self.inner.config.vm),
+            vm: self.inner.config.vm.display().to_string(),
+            pool: self.pool().to_string(),
         }
     }
 
@@ -125,6 +136,7 @@ impl Engine {
     /// What uses disk.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         let containers = self.list(true, 0, true, &Filters::default()).await?;
+        let cache = self.build_cache().await?;
         let used = self.volumes_in_use();
         let engine = self.clone();
         blocking(move || {
@@ -135,8 +147,20 @@ impl Engine {
                 let users = used.get(&volume.name).map_or(0, Vec::len);
                 volumes.push((volume, bytes, users));
             }
-            Ok(DiskUsage { layers: engine.inner.images.layers_size(), containers, volumes })
+            Ok(DiskUsage { images: engine.inner.images.usage(), containers, cache, volumes })
         })
         .await
+    }
+}
+
+/// What runs machines here, in a sentence.
+fn machines(vm: &std::path::Path) -> String {
+    let kernel = match silo_sandbox::hyperv::kernel::Kernel::find(vm) {
+        Ok(kernel) => format!("guest kernel {}", kernel.version),
+        Err(e) => e.to_string(),
+    };
+    match &silo_sandbox::hyperv::host().no_kvm {
+        None => format!("KVM, {kernel}"),
+        Some(why) => format!("TCG ({why}), {kernel}"),
     }
 }

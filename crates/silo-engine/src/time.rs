@@ -57,7 +57,7 @@ pub fn go_duration(text: &str) -> Option<SignedDuration> {
 }
 
 /// The `until` filter of prune verbs.
-pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
+pub fn until(filters: &Filters) -> Result<Option<Timestamp>> {
     match filters.get("until") {
         [] => Ok(None),
         [one] => parse(one).map(Some),

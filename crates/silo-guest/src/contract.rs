@@ -6,9 +6,13 @@
 //! Nothing here knows about isolation: what differs is told as data ([`Identity`], the directories of the request).
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Process, Spec};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// What a container's inside is made of.
@@ -197,6 +201,20 @@ pub enum Seccomp {
     Profile(String),
 }
 
+/// Whose memory shows at `/dev/shm` (`--ipc`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub enum Shm {
+    /// The container's own.
+    #[default]
+    Own,
+    /// The container's own, which others may join (`--ipc shareable`).
+    Shareable,
+    /// Nobody's (`--ipc none`).
+    None,
+    /// That of the container with this mount namespace; empty before it is known.
+    Of(PathBuf),
+}
+
 /// Namespaces shared with the host or another container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -213,6 +231,8 @@ pub struct Namespaces {
     pub host_ipc: bool,
     /// Join this IPC namespace (`--ipc container:`).
     pub ipc: Option<PathBuf>,
+    /// Whose `/dev/shm`, unless it is the host's.
+    pub shm: Shm,
     /// The host's name.
     pub host_uts: bool,
     /// `private` cgroup namespace unless set.
@@ -268,7 +288,7 @@ pub struct BundleRequest<'a> {
     /// The container's own directory on the host, for generated files (`hosts`, `resolv.conf`, `hostname`
     /// are already there if the container has a network of its own).
     pub dir: &'a Path,
-    /// Engine root; a guest may keep caches in `<root>/guest/<os>/`.
+    /// Engine root; a guest keeps caches in `<root>/guest/<os>/`, and what is one in all of the engine's containers.
     pub cache: &'a Path,
     /// Mounts.
     pub mounts: &'a [MountRequest],
@@ -286,6 +306,8 @@ pub struct BundleRequest<'a> {
     pub identity: Identity,
     /// OCI annotations.
     pub annotations: &'a BTreeMap<String, String>,
+    /// Nobody reads the container's files after its end (`--rm`): what it has in memory of them need not be written then.
+    pub discarded: bool,
 }
 
 /// An OCI runtime bundle, in memory: `config.json` and the mount that makes `root.path`.
@@ -321,6 +343,9 @@ pub enum GuestError {
     /// Named thing is missing inside the image (user, group, working directory…).
     #[error("{0}")]
     NotFound(String),
+    /// What the container or a layer of its image holds cannot be read; the text names the file, and the place in it.
+    #[error("{0}")]
+    Broken(String),
     /// Input/output, with what was being done.
     #[error("{doing}: {source}")]
     Io {
@@ -329,6 +354,94 @@ pub enum GuestError {
         /// Why it failed.
         source: std::io::Error,
     },
+}
+
+/// What is known of an image before its layers are here.
+#[derive(Debug, Clone)]
+pub struct Lineage<'a> {
+    /// Its name as users write it.
+    pub name: &'a str,
+    /// Labels of its config.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Annotations of its manifest.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Its config's `os.features`.
+    pub os_features: &'a [String],
+    /// Its layers, lowest first.
+    pub layers: &'a [LineageLayer<'a>],
+    /// What was decided of other images here: the lowest diff IDs, and the base in their place.
+    pub known: &'a [(Vec<String>, String)],
+    /// What the user says of layers: digest or diff ID → the family of the base that has it.
+    pub digests: &'a BTreeMap<String, String>,
+}
+
+/// One layer of a [`Lineage`].
+#[derive(Debug, Clone)]
+pub struct LineageLayer<'a> {
+    /// Of its blob; of an archive that does not tell, its diff ID.
+    pub digest: &'a str,
+    /// Diff ID.
+    pub diff: &'a str,
+    /// Registries hold no copy of it.
+    pub foreign: bool,
+    /// Where else it may be had.
+    pub urls: &'a [String],
+    /// Bytes of the blob; 0: not known.
+    pub size: u64,
+    /// The command of its history entry; empty if none is known to be its.
+    pub created_by: &'a str,
+}
+
+/// The layers of an image that a base made here takes the place of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseLayers {
+    /// So many, from below.
+    pub layers: usize,
+    /// The reference of that base.
+    pub base: String,
+    /// Its name for [`Guest::build_base`] and `silo base build`.
+    pub family: String,
+}
+
+/// The names in a container's root, wherever that is. Paths are absolute in it; links in them are resolved there.
+pub trait Names {
+    /// Whether there is something of this name in a directory; `None`: there is no such directory.
+    fn has(&self, directory: &Path, name: &str) -> Option<bool>;
+    /// All names in a directory, in no order; a directory that cannot be read has none.
+    fn all(&self, directory: &Path) -> Vec<OsString>;
+}
+
+/// The names in an open root.
+impl Names for BorrowedFd<'_> {
+    fn has(&self, directory: &Path, name: &str) -> Option<bool> {
+        let there = opened(*self, directory, OFlags::PATH)?;
+        Some(rustix::fs::statat(&there, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    fn all(&self, directory: &Path) -> Vec<OsString> {
+        let entries = opened(*self, directory, OFlags::RDONLY).and_then(|fd| Dir::read_from(fd).ok());
+        let names = entries.into_iter().flatten().flatten();
+        names.map(|e| OsStr::from_bytes(e.file_name().to_bytes()).to_owned()).collect()
+    }
+}
+
+fn opened(root: BorrowedFd<'_>, directory: &Path, flags: OFlags) -> Option<OwnedFd> {
+    silo_sys::beneath::open_in_root(root, directory, flags | OFlags::DIRECTORY, Mode::empty()).ok()
+}
+
+/// Where an archive's entry goes, by its name: an absolute path in the root; `None`: it is the directory itself that the
+/// archive is extracted into. The error says why it goes nowhere.
+pub type EntryPlaces<'r> = Box<dyn FnMut(&[u8]) -> Result<Option<PathBuf>, String> + 'r>;
+
+/// What of a container's changes is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flushed {
+    /// All.
+    All,
+    /// What there was then; there is more since, or there was nothing to ask.
+    ChangedSince,
+    /// It could not be written; why.
+    Failed(String),
 }
 
 /// Axis 1. One implementation a guest OS; chosen by [`crate::of`].
@@ -342,6 +455,19 @@ pub trait Guest: Send + Sync {
     }
     /// Writes a bundle. Called by the engine at each start, after the network namespace exists and before a sandbox does.
     fn bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError>;
+    /// What the state of [`Guest::warm_up`] depends on beside the layers, of containers with this user: a text that differs where
+    /// one cannot stand for the other, whatever version made it. `None`: there is no such state, or none that a container with
+    /// these limits and paths of mounts can be had from.
+    fn ready_state(&self, _user: &str, _limits: &Limits, _targets: &[&str]) -> Option<String> {
+        None
+    }
+    /// A bundle whose first process brings up what every container of these layers and this account has to wait for, and
+    /// then waits to be told what to run (`dev.silo.waits`; the runtime says how), so that a bundle of [`Guest::bundle`] can
+    /// be had from it. Of the request's process only the user counts. Called by the engine for sandboxes that nobody has
+    /// asked for yet, where there is a [`Guest::ready_state`].
+    fn warm_up(&self, _request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+        Err(GuestError::Invalid("nothing of this guest has to be waited for".to_owned()))
+    }
     /// The limits of a running container have changed: shows them in it as far as that goes, and in `bundle` for further
     /// programs. `dir` is the container's own, as in [`BundleRequest`]. Whether `bundle` was changed.
     fn limits_changed(&self, _bundle: &mut Spec, _limits: &Limits, _dir: &Path) -> Result<bool, GuestError> {
@@ -350,8 +476,55 @@ pub trait Guest: Send + Sync {
     /// The OCI process of an exec in a container that runs `bundle` (its `config.json`); `root` is an open view
     /// of the container's root directory (`/proc/<pid>/root`), for user look-up.
     fn process(&self, bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError>;
+    /// The files (paths in the root) that [`Guest::process`] reads: a root that cannot be opened may be a copy of these.
+    fn account_files(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// A path as this guest's users type it, relative ones against `working_dir`, to one in the root.
     fn path_in_root(&self, path: &str, working_dir: &str) -> Result<GuestPath, GuestError>;
+    /// A path of [`Guest::path_in_root`] with each part spelled as it is in the container's root, as far as it is there.
+    fn spelled(&self, _names: &dyn Names, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+    /// Where the entries of an archive go that is extracted into `directory` of the container's root; `None`: to their names
+    /// below it.
+    fn entry_places<'r>(&self, _names: &'r dyn Names, _directory: &Path) -> Option<EntryPlaces<'r>> {
+        None
+    }
+    /// Whether two absolute paths, as users type them, are one place whatever the container holds.
+    fn is_same_place(&self, one: &str, other: &str) -> bool {
+        match (self.path_in_root(one, ""), self.path_in_root(other, "")) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => one == other,
+        }
+    }
+    /// A working directory after `WORKDIR next` in one that was `current`, which may be empty, as dockerd writes it.
+    fn next_working_dir(&self, current: &str, next: &str) -> Result<String, GuestError>;
+    /// The version of the OS in an unpacked base layer, as in an image config's `os.version`; empty: it has none.
+    fn os_version(&self, _layer: &Path) -> Result<String, GuestError> {
+        Ok(String::new())
+    }
+    /// Which layers of an image a base that is made here takes the place of; `None`: of none. The error says why that cannot
+    /// be told, and how to tell. Called by the engine before an image's layers are fetched.
+    fn base_layers(&self, _of: &Lineage<'_>) -> Result<Option<BaseLayers>, GuestError> {
+        Ok(None)
+    }
+    /// The base made here that stands for the image of this whole reference.
+    fn stands_for(&self, _reference: &str) -> Option<&'static str> {
+        None
+    }
+    /// Makes a base, as an archive for `docker load`. `packages`: what it is made of, instead of the distribution's mirror;
+    /// `work`: an empty directory; `progress` hears a line for each stage.
+    fn build_base(
+        &self,
+        family: &str,
+        _packages: Option<&Path>,
+        _work: &Path,
+        _progress: &mut dyn FnMut(&str),
+        _to: &mut dyn std::io::Write,
+    ) -> Result<(), GuestError> {
+        Err(GuestError::Invalid(format!("base {family:?}: this guest has none")))
+    }
     /// Whether `path` is absolute in this guest's spelling.
     fn is_absolute(&self, path: &str) -> bool;
     /// Arguments of the shell form, before the one command string: `["/bin/sh", "-c"]`, `["cmd", "/S", "/C"]`.
@@ -367,7 +540,7 @@ pub trait Guest: Send + Sync {
     /// there only the mount points are written.
     fn export(
         &self,
-        root: std::os::fd::BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
         of: &Changes<'_>,
         to: &mut dyn std::io::Write,
     ) -> Result<(), GuestError>;
@@ -390,7 +563,17 @@ pub trait Guest: Send + Sync {
     fn flush(&self, _bundle: &Spec) -> Option<Process> {
         None
     }
-    /// Removes what was made in `cache` of chains that are not `wanted` (by chain ID).
+    /// What became of the last [`Guest::flush`] of a container, which is frozen now. `root`: its root directory, whose
+    /// contents are its own.
+    fn flushed(&self, _root: &Path) -> Flushed {
+        Flushed::All
+    }
+    /// The directory (path in the root) that [`Guest::flushed`] reads: a root that cannot be opened may be a copy of it.
+    fn flush_report(&self) -> Option<&'static str> {
+        None
+    }
+    /// Removes what was made in `cache` of chains that are not `wanted` (by chain ID), and what a process that is gone has
+    /// left half-made.
     fn forget_chains(&self, _cache: &Path, _wanted: &dyn Fn(&str) -> bool) {}
     /// The directory (below `top`) that holds changes to the root's visible files, and the path in the root
     /// that it shows at: (`upper`, `/`) for Linux, (`files/upper`, `/c`) for Windows. For `diff` and `commit`.
@@ -403,6 +586,10 @@ pub trait Guest: Send + Sync {
     /// change of the container's.
     fn own_mount_points(&self) -> &'static [&'static str] {
         &[]
+    }
+    /// Whether the directory of [`Guest::changes`] is what the layer that [`Guest::capture`] writes unpacks to.
+    fn changes_are_layer(&self) -> bool {
+        false
     }
     /// The directory of an unpacked layer that holds those visible files: `""` for Linux, `Files` for Windows.
     fn layer_files(&self) -> &'static str;

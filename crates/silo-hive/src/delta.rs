@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use crate::links::mark_key;
 use crate::merge::merge;
 use crate::tree::{Hive, Key, Layering, Semantics, Value};
 
@@ -83,6 +84,9 @@ fn changed(old: &Key, new: &Key) -> Option<Key> {
     if new.written < old.written {
         // A merged key's time is the newest of its layers'; only a key that stands for the lower one can be older.
         supersede(&mut key, new);
+    }
+    if old.is_link && !new.is_link {
+        mark_key(&mut key, new);
     }
     Some(key)
 }

@@ -30,6 +30,8 @@
 
 mod delta;
 mod error;
+mod laid;
+mod links;
 mod merge;
 mod name;
 mod overlay;
@@ -43,6 +45,7 @@ mod write;
 
 pub use delta::diff;
 pub use error::HiveError;
+pub use links::{Linked, say_at, take_linked};
 pub use merge::merge;
 pub use name::Name;
 pub use reg::{apply_reg, from_reg, to_reg};

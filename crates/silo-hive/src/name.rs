@@ -1,7 +1,9 @@
 //! Names of keys and values: UTF-16 units, kept as a file has them.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,52 +18,76 @@ pub(crate) const VALUE_NAME: usize = 16383;
 /// A name: any UTF-16 units, ordered by [`Name::order`] without regard to case, compared by [`Eq`] exactly.
 ///
 /// So two names may be of one order and not `==`; a key has one value or subkey of an order.
+///
+/// Takes 16 bytes: a hive has one for each key and value, and most lie in its file.
 #[derive(Clone, Default)]
 pub struct Name {
-    bytes: Bytes,
-    /// Two bytes a unit, little-endian; else one.
-    wide: bool,
+    /// What holds its bytes; none: it has none.
+    holder: Option<Arc<Bytes>>,
+    /// Where they begin there.
+    at: u32,
+    /// How many they are, and in the top bit: two a unit, little-endian; else one.
+    length: u32,
 }
 
+const WIDE: u32 = 1 << 31;
+
 impl Name {
-    /// As a file stores it: Latin-1, or UTF-16 little-endian (a last odd byte is dropped).
-    pub(crate) fn stored(bytes: Bytes, wide: bool) -> Self {
-        let bytes = if wide { bytes.slice(..bytes.len() & !1) } else { bytes };
-        Self { bytes, wide }
+    /// As a file stores it, `length` bytes of `holder` from `at` on: Latin-1, or UTF-16 little-endian (a last odd byte is
+    /// dropped). What is beyond the holder's end is no part of it.
+    pub(crate) fn stored(holder: &Arc<Bytes>, at: u32, length: u16, wide: bool) -> Self {
+        let room = holder.len().saturating_sub(at as usize);
+        let length = u32::from(length).min(u32::try_from(room).unwrap_or(u32::MAX));
+        let length = if wide { length & !1 | WIDE } else { length };
+        Self { holder: Some(holder.clone()), at, length }
+    }
+
+    fn wide(&self) -> bool {
+        self.length & WIDE != 0
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let (at, length) = (self.at as usize, (self.length & !WIDE) as usize);
+        self.holder.as_ref().and_then(|holder| holder.get(at..at + length)).unwrap_or_default()
     }
 
     /// The units.
     pub fn units(&self) -> impl Iterator<Item = u16> + '_ {
-        let step = if self.wide { 2 } else { 1 };
-        self.bytes.chunks(step).map(|c| u16::from_le_bytes([c[0], c.get(1).copied().unwrap_or(0)]))
+        let step = if self.wide() { 2 } else { 1 };
+        self.bytes().chunks(step).map(|c| u16::from_le_bytes([c[0], c.get(1).copied().unwrap_or(0)]))
     }
 
-    /// From units.
+    /// From units. Of 2³⁰ or more the rest is dropped; no hive can hold a name of so many.
     pub fn from_units(units: &[u16]) -> Self {
+        if units.is_empty() {
+            return Self::default();
+        }
+        let units = &units[..units.len().min((1 << 30) - 1)];
         let wide = units.iter().any(|u| *u > 0xff);
         let bytes: Vec<u8> = match wide {
             true => units.iter().flat_map(|u| u.to_le_bytes()).collect(),
             false => units.iter().map(|u| *u as u8).collect(),
         };
-        Self { bytes: bytes.into(), wide }
+        let length = bytes.len() as u32 | if wide { WIDE } else { 0 };
+        Self { holder: Some(Arc::new(bytes.into())), at: 0, length }
     }
 
     /// Number of units.
     pub fn len(&self) -> usize {
-        self.bytes.len() / if self.wide { 2 } else { 1 }
+        self.bytes().len() / if self.wide() { 2 } else { 1 }
     }
 
     /// Has no units: the name of a key's default value.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes().is_empty()
     }
 
     /// Bytes for a file, and whether they are Latin-1 ("compressed").
-    pub(crate) fn packed(&self) -> (Bytes, bool) {
-        if self.wide && self.units().all(|u| u <= 0xff) {
+    pub(crate) fn packed(&self) -> (Cow<'_, [u8]>, bool) {
+        if self.wide() && self.units().all(|u| u <= 0xff) {
             return (self.units().map(|u| u as u8).collect(), true);
         }
-        (self.bytes.clone(), !self.wide)
+        (self.bytes().into(), !self.wide())
     }
 
     /// The hash of `lh` lists: of the capitals ("Hash leaf").
@@ -97,7 +123,10 @@ impl From<&str> for Name {
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        if self.wide == other.wide { self.bytes == other.bytes } else { self.units().eq(other.units()) }
+        match self.wide() == other.wide() {
+            true => self.bytes() == other.bytes(),
+            false => self.units().eq(other.units()),
+        }
     }
 }
 
@@ -152,8 +181,11 @@ mod tests {
 
     #[test]
     fn a_wide_name_of_narrow_units_is_the_narrow_one() {
-        let wide = Name::stored(Bytes::from_static(b"a\0b\0"), true);
+        let holder = Arc::new(Bytes::from_static(b"xa\0b\0c"));
+        let wide = Name::stored(&holder, 1, 5, true);
         assert_eq!(wide, Name::from("ab"));
-        assert_eq!(wide.packed(), (Bytes::from_static(b"ab"), true));
+        assert_eq!(wide.packed(), (b"ab"[..].into(), true));
+        assert_eq!(Name::stored(&holder, 5, 9, false), Name::from("c"));
+        assert!(Name::stored(&holder, 9, 9, false).is_empty());
     }
 }

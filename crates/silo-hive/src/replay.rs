@@ -9,7 +9,7 @@ mod target;
 
 use crate::error::HiveError;
 use crate::read::{LENGTH, checksum};
-use target::Target;
+use target::{Target, word};
 
 /// A log file whose first 512 bytes are as they should be.
 struct Log<'a> {
@@ -89,10 +89,6 @@ fn header(log: &[u8]) -> Option<Log<'_>> {
     let block = log.get(..512).filter(|b| b.starts_with(b"regf") && word(b, 0x1fc) == checksum(b))?;
     let kind = word(block, 0x1c);
     matches!(kind, 1 | 2 | 6).then(|| Log { bytes: log, number: word(block, 4), is_new: kind == 6 })
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).map_or(0, |w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A key of a delta hive over one of another delta hive, as one that does what both do.
 
-use crate::merge::{alone, laid, lasting};
+use crate::laid::{alone, laid, lasting};
 use crate::overlay::overlay;
 use crate::tree::{Key, Layering, Semantics};
 

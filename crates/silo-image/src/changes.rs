@@ -1,13 +1,49 @@
 //! Dockerfile instructions that change an image's config (`import -c`, `commit -c`).
 
+use std::sync::Arc;
+
 use crate::config::{ContainerConfig, Healthcheck};
 use crate::error::{ImageError, Result};
 
-/// Applies instructions in order; `shell` is for the shell form until `SHELL` says otherwise.
-pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String], shell: &[String]) -> Result<()> {
+/// The working directory that a `WORKDIR` (second) leads to from another (first); the error says why it does not.
+pub type NextDirectory = dyn Fn(&str, &str) -> std::result::Result<String, String> + Send + Sync;
+
+/// What an OS says of an image's config.
+#[derive(Clone)]
+pub struct Rules {
+    /// Shell of the shell form, until `SHELL` says otherwise.
+    pub shell: Vec<String>,
+    /// Whether names in the environment differ by case.
+    pub env_case_sensitive: bool,
+    /// How `WORKDIR` goes on; the directory before may be empty.
+    pub working_dir: Arc<NextDirectory>,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rules")
+            .field("shell", &self.shell)
+            .field("env_case_sensitive", &self.env_case_sensitive)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Rules {
+    /// Those of an OS without a shell whose directories are as they are named.
+    fn default() -> Self {
+        Self {
+            shell: Vec::new(),
+            env_case_sensitive: true,
+            working_dir: Arc::new(|_, next| Ok(next.to_owned())),
+        }
+    }
+}
+
+/// Applies instructions in order.
+pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String], rules: &Rules) -> Result<()> {
     for line in changes.iter().flat_map(|c| c.lines()).map(str::trim).filter(|l| !l.is_empty()) {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        one(config, &word.to_uppercase(), rest.trim(), shell)
+        one(config, &word.to_uppercase(), rest.trim(), rules)
             .map_err(|why| ImageError::Invalid(format!("{word}: {why}: {line:?}")))?;
     }
     Ok(())
@@ -17,9 +53,9 @@ fn one(
     config: &mut ContainerConfig,
     word: &str,
     rest: &str,
-    shell: &[String],
+    rules: &Rules,
 ) -> std::result::Result<(), String> {
-    let shell = if config.shell.is_empty() { shell.to_vec() } else { config.shell.clone() };
+    let shell = if config.shell.is_empty() { rules.shell.clone() } else { config.shell.clone() };
     let command = |text: &str| -> Vec<String> {
         json_list(text).unwrap_or_else(|| shell.iter().cloned().chain([text.to_owned()]).collect())
     };
@@ -37,8 +73,16 @@ fn one(
         "ENTRYPOINT" => config.entrypoint = Some(command(rest)),
         "ENV" => {
             for (name, value) in pairs(rest)? {
-                config.env.retain(|e| e.split_once('=').map_or(e.as_str(), |(n, _)| n) != name);
-                config.env.push(format!("{name}={value}"));
+                let is_same = |entry: &String| {
+                    let other = entry.split_once('=').map_or(entry.as_str(), |(n, _)| n);
+                    other == name || !rules.env_case_sensitive && other.eq_ignore_ascii_case(&name)
+                };
+                let entry = format!("{name}={value}");
+                // Where it was, as dockerd does.
+                match config.env.iter().position(is_same) {
+                    Some(at) => config.env[at] = entry,
+                    None => config.env.push(entry),
+                }
             }
         }
         "LABEL" => config.labels.extend(pairs(rest)?),
@@ -55,14 +99,7 @@ fn one(
             }
         }
         "USER" => rest.clone_into(&mut config.user),
-        "WORKDIR" => {
-            let absolute = rest.starts_with('/') || rest.get(1..2) == Some(":");
-            config.working_dir = if absolute || config.working_dir.is_empty() {
-                rest.to_owned()
-            } else {
-                format!("{}/{rest}", config.working_dir.trim_end_matches('/'))
-            };
-        }
+        "WORKDIR" => config.working_dir = (rules.working_dir)(&config.working_dir, rest)?,
         "VOLUME" => {
             for volume in list(rest)? {
                 if !config.volumes.contains(&volume) {
@@ -176,8 +213,25 @@ mod tests {
     fn after(changes: &[&str]) -> ContainerConfig {
         let mut config = ContainerConfig::default();
         let lines: Vec<String> = changes.iter().map(|c| (*c).to_owned()).collect();
-        apply(&mut config, &lines, &["/bin/sh".to_owned(), "-c".to_owned()]).unwrap();
+        apply(&mut config, &lines, &rules(true)).unwrap();
         config
+    }
+
+    fn rules(env_case_sensitive: bool) -> Rules {
+        let shell = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+        Rules { shell, env_case_sensitive, working_dir: Arc::new(|now, next| Ok(format!("{now}/{next}"))) }
+    }
+
+    #[test]
+    fn variables_are_replaced_where_they_are_by_the_systems_rules() {
+        let env = |env_case_sensitive| {
+            let mut config = ContainerConfig::default();
+            let line = "ENV Path=1 B=2 PATH=3 b=4".to_owned();
+            apply(&mut config, &[line], &rules(env_case_sensitive)).unwrap();
+            config.env
+        };
+        assert_eq!(env(true), ["Path=1", "B=2", "PATH=3", "b=4"]);
+        assert_eq!(env(false), ["PATH=3", "b=4"]);
     }
 
     #[test]
@@ -189,7 +243,7 @@ mod tests {
             "ENV C 4 5",
             "LABEL x=y",
             "EXPOSE 80 53/udp",
-            "WORKDIR /a",
+            "WORKDIR a",
             "WORKDIR b",
             "VOLUME [\"/v\"]",
             "USER bob",
@@ -215,7 +269,7 @@ mod tests {
     fn errors_name_the_line() {
         let mut config = ContainerConfig::default();
         for bad in ["RUN x", "ENV", "LABEL \"a", "EXPOSE x", "SHELL sh"] {
-            let error = apply(&mut config, &[bad.to_owned()], &[]).unwrap_err().to_string();
+            let error = apply(&mut config, &[bad.to_owned()], &Rules::default()).unwrap_err().to_string();
             assert!(error.contains(bad.split(' ').next().unwrap()), "{error}");
         }
     }

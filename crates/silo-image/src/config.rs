@@ -27,6 +27,9 @@ pub struct ImageConfig {
     /// `10.0.20348.…` for Windows.
     #[serde(rename = "os.version", deserialize_with = "nullable")]
     pub os_version: String,
+    /// What of the OS it needs: `win32k`.
+    #[serde(rename = "os.features", deserialize_with = "nullable")]
+    pub os_features: Vec<String>,
     /// `amd64`.
     #[serde(deserialize_with = "nullable")]
     pub architecture: String,
@@ -127,6 +130,11 @@ pub struct ContainerConfig {
     pub healthcheck: Option<Healthcheck>,
 }
 
+/// What dockerd leaves out of its JSON.
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 /// Health check; times in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -135,14 +143,19 @@ pub struct Healthcheck {
     #[serde(deserialize_with = "nullable")]
     pub test: Vec<String>,
     /// Between probes.
+    #[serde(skip_serializing_if = "is_zero")]
     pub interval: i64,
     /// Of a probe.
+    #[serde(skip_serializing_if = "is_zero")]
     pub timeout: i64,
     /// Grace.
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_period: i64,
     /// Between probes in the grace.
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_interval: i64,
     /// Failures in a row.
+    #[serde(skip_serializing_if = "is_zero")]
     pub retries: i64,
 }
 

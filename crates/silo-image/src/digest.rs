@@ -1,6 +1,7 @@
 //! Content digests (`sha256:…`) and chain IDs (OCI image specification, "Layer ChainID").
 
 use std::fmt;
+use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -47,6 +48,35 @@ impl Digest {
             None => diff.clone(),
             Some(parent) => Self::of(format!("{parent} {diff}").as_bytes()),
         }
+    }
+}
+
+/// Bytes that are to have a digest: their end is an error if they have not.
+pub(crate) struct Proved<R> {
+    inner: R,
+    hash: Sha256,
+    wanted: Digest,
+}
+
+impl<R: Read> Proved<R> {
+    pub(crate) fn new(inner: R, wanted: Digest) -> Self {
+        Self { inner, hash: Sha256::new(), wanted }
+    }
+}
+
+impl<R: Read> Read for Proved<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        if n > 0 || buffer.is_empty() {
+            self.hash.update(&buffer[..n]);
+            return Ok(n);
+        }
+        let found = Digest::from_hash(&self.hash.clone().finalize());
+        if found != self.wanted {
+            let why = format!("{} is damaged: what is here has the digest {found}", self.wanted);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(0)
     }
 }
 

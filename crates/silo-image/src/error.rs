@@ -1,11 +1,16 @@
 //! What the image store refuses or fails at.
 
+use crate::registry::error::RegistryError;
+
 /// An error; the text names the image, archive member or file.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// No image of that name, tag, digest or ID.
     #[error("No such image: {0}")]
     NotFound(String),
+    /// A registry has no such thing, or does not show it to us.
+    #[error("{0}")]
+    Absent(String),
     /// Not a reference.
     #[error("invalid reference format{0}")]
     InvalidReference(String),
@@ -21,6 +26,9 @@ pub enum ImageError {
     /// A layer could not be unpacked or packed.
     #[error("{0}")]
     Layer(#[from] silo_layer::LayerError),
+    /// A registry refused or could not be talked to.
+    #[error("{0}")]
+    Registry(#[from] RegistryError),
     /// Input/output, with what was being done.
     #[error("{doing}: {source}")]
     Io {

@@ -1,31 +1,59 @@
-//! Layers on disk: each unpacked once under its chain, its tar kept compressed under its diff ID.
+//! Layers on disk: each unpacked once under its chain, its archive kept by `content.rs` or as a record beside it.
 //!
 //! `snapshots/<16 hex of the chain ID>/` (short: overlay options are limited to a page), `snapshots/<…>.json` its
-//! [`LayerRecord`], `content/sha256/<hex of the diff ID>.zst` the tar, so that `save` gives back the same bytes.
-//! Everything is made under a temporary name and renamed; the record is written last.
+//! [`LayerRecord`]; of one that came from no registry `<…>.split` and, seldom, `<…>.aside/` (`split.rs`). Everything is made
+//! under a temporary name and renamed; the layer's record is written last, marked until all is on disk (`unsynced.rs`).
 
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use silo_layer::{OwnFiles, Record as _};
 
-use crate::digest::{ChainId, Digest};
+use crate::content::{Content, LayerBlob};
+use crate::digest::{ChainId, Digest, Proved};
 use crate::error::{ImageError, Result, io};
+use crate::manifest::Descriptor;
+use crate::split::{Joined, Splitter};
+use crate::unsynced::Unsynced;
 
-/// zstd level of kept tars: the cheapest, since loading waits for it.
-const LEVEL: i32 = 1;
-
+/// Bytes of a list of own files.
+const MAX_LIST: u64 = 4 << 20;
 /// The `os` of images whose layers are of the Windows format.
 pub(crate) const WINDOWS: &str = "windows";
 /// Their top directories in Linux' form: a base's Linux side.
 pub(crate) const LINUX_ROOTS: &[&str] = &["Host"];
 
+/// In the lowest layer of a Windows image, if it says so: its files that no layer above replaces.
+const OWN_FILES: &str = "Host/usr/share/silo/own-files";
+
+/// The list of the lowest of these layers, uppermost first.
+fn own_files(lower: &[PathBuf]) -> io::Result<OwnFiles> {
+    let Some(base) = lower.last() else { return Ok(OwnFiles::default()) };
+    // Layers are anybody's: nothing but a file in it is read.
+    let base = File::open(base)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let file = match silo_sys::beneath::open_no_links(&base, Path::new(OWN_FILES), flags, Mode::empty()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(OwnFiles::default()),
+        other => File::from(other?),
+    };
+    let mut text = String::new();
+    if file.metadata()?.is_file() {
+        file.take(MAX_LIST).read_to_string(&mut text)?;
+    }
+    Ok(OwnFiles::read(&text))
+}
+
 /// How a layer's archive is to be read.
-enum Format<'a> {
+#[derive(Clone, Copy)]
+pub(crate) enum Format<'a> {
     Linux,
     /// Over the trees of the layers below, uppermost first.
     Windows(&'a [PathBuf]),
@@ -51,72 +79,248 @@ pub(crate) struct LayerRecord {
     pub(crate) size: u64,
 }
 
+/// What is kept of a layer's archive.
+pub(crate) enum Keep<'a> {
+    /// A record of it: with the files the archive byte for byte.
+    Record,
+    /// The blob that it comes from: told once that is verified, has its name and may be synced.
+    Blob(&'a (dyn Fn() -> Result<LayerBlob> + Sync)),
+}
+
+/// A layer that is unpacked and has no name yet; what nobody keeps goes.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    /// Of the directory; with an ending, of what is beside it.
+    path: PathBuf,
+    recorded: bool,
+    pub(crate) diff: Digest,
+    pub(crate) tar_size: u64,
+    size: u64,
+}
+
+impl Fresh {
+    /// The archive that it was unpacked from.
+    pub(crate) fn tar(&self) -> io::Result<Joined> {
+        Joined::open(&beside(&self.path, SPLIT), &self.path, &beside(&self.path, ASIDE))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        discard(&self.path);
+    }
+}
+
+/// The ending of the record of a layer's archive.
+const SPLIT: &str = "split";
+/// The ending of the directory of files that a layer has twice.
+const ASIDE: &str = "aside";
+
+fn beside(dir: &Path, ending: &str) -> PathBuf {
+    dir.with_extension(ending)
+}
+
+/// Removes a layer's directory and what is beside it, but its record.
+fn discard(dir: &Path) {
+    let _ = std::fs::remove_dir_all(dir);
+    let _ = std::fs::remove_file(beside(dir, SPLIT));
+    let _ = std::fs::remove_dir_all(beside(dir, ASIDE));
+}
+
 /// The directories of layers.
 #[derive(Debug)]
 pub(crate) struct Layers {
     snapshots: PathBuf,
-    content: PathBuf,
+    pub(crate) content: Content,
+    pub(crate) unsynced: Arc<Unsynced>,
+    /// Two that bring the same layer meet here.
+    committing: Mutex<()>,
 }
 
-/// Sends what passes to a thread that hashes and compresses it.
+/// Bytes that are read, and handed to the hasher, at once.
+const BLOCK: usize = 256 << 10;
+/// Blocks that the hasher may be behind.
+const BEHIND: usize = 16;
+
+/// Sends what passes to a thread that hashes it.
 struct Tee<R> {
     inner: R,
-    to: SyncSender<Vec<u8>>,
+    to: SyncSender<Arc<Vec<u8>>>,
+    block: Arc<Vec<u8>>,
+    at: usize,
+    /// Blocks that were sent, the oldest first: those that the hasher is done with are used again.
+    sent: VecDeque<Arc<Vec<u8>>>,
+}
+
+impl<R: Read> Tee<R> {
+    fn fill(&mut self) -> io::Result<()> {
+        let old = std::mem::take(&mut self.block);
+        if old.capacity() > 0 {
+            self.sent.push_back(old);
+        }
+        let used = self.sent.pop_front_if(|block| Arc::get_mut(block).is_some());
+        let mut block = used.and_then(Arc::into_inner).unwrap_or_default();
+        block.resize(BLOCK, 0);
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        block.truncate(filled);
+        (self.block, self.at) = (Arc::new(block), 0);
+        if filled > 0 {
+            let sent = self.to.send(self.block.clone());
+            sent.map_err(|_| io::Error::other("hashing the layer failed"))?;
+        }
+        Ok(())
+    }
 }
 
 impl<R: Read> Read for Tee<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        if n > 0 {
-            self.to.send(buffer[..n].to_vec()).map_err(|_| io::Error::other("keeping the layer failed"))?;
+        if self.at == self.block.len() {
+            self.fill()?;
         }
+        let n = buffer.len().min(self.block.len() - self.at);
+        buffer[..n].copy_from_slice(&self.block[self.at..self.at + n]);
+        self.at += n;
         Ok(n)
     }
 }
 
+/// Gathers what is written into blocks for the keeper.
+struct Blocks {
+    to: SyncSender<Arc<Vec<u8>>>,
+    block: Vec<u8>,
+    has_entries: bool,
+}
+
+impl Write for Blocks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.has_entries = self.has_entries || bytes.iter().any(|b| *b != 0);
+        self.block.extend_from_slice(bytes);
+        if self.block.len() >= BLOCK {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
+        if block.is_empty() {
+            return Ok(());
+        }
+        self.to.send(Arc::new(block)).map_err(|_| io::Error::other("keeping the layer failed"))
+    }
+}
+
+/// An archive that is kept under a temporary name, until it is a layer's.
+#[derive(Debug)]
+pub(crate) struct PackedLayer {
+    path: PathBuf,
+    diff: Digest,
+    tar_size: u64,
+}
+
+impl Drop for PackedLayer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// zstd level of an archive that is kept whole: the cheapest.
+const LEVEL: i32 = 1;
+
 type Keeper = JoinHandle<io::Result<(Digest, u64)>>;
 
-fn keeper(to: File) -> (SyncSender<Vec<u8>>, Keeper) {
-    let (sender, receiver) = sync_channel::<Vec<u8>>(64);
+/// Hashes and keeps what it is sent.
+fn keeper(to: File) -> (SyncSender<Arc<Vec<u8>>>, Keeper) {
+    let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(BEHIND);
     let thread = std::thread::spawn(move || {
         let mut hash = Sha256::new();
         let mut size = 0;
-        let mut encoder = zstd::Encoder::new(to, LEVEL)?;
+        let mut to = zstd::Encoder::new(to, LEVEL)?;
         for piece in receiver {
-            hash.update(&piece);
+            hash.update(&*piece);
             size += piece.len() as u64;
-            encoder.write_all(&piece)?;
+            to.write_all(&piece)?;
         }
-        encoder.finish()?;
+        to.finish()?;
         Ok((Digest::from_hash(&hash.finalize()), size))
+    });
+    (sender, thread)
+}
+
+type Hasher = JoinHandle<(Digest, u64)>;
+
+fn hasher() -> (SyncSender<Arc<Vec<u8>>>, Hasher) {
+    let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(BEHIND);
+    let thread = std::thread::spawn(move || {
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        for piece in receiver {
+            hash.update(&*piece);
+            size += piece.len() as u64;
+        }
+        (Digest::from_hash(&hash.finalize()), size)
     });
     (sender, thread)
 }
 
 impl Layers {
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let layers = Self { snapshots: root.join("snapshots"), content: root.join("content/sha256") };
-        for dir in [&layers.snapshots, &layers.content] {
-            std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
-        }
+        let layers = Self {
+            snapshots: root.join("snapshots"),
+            content: Content::open(root)?,
+            unsynced: Unsynced::open(root).map_err(io("reading this boot's ID"))?,
+            committing: Mutex::new(()),
+        };
+        let dir = &layers.snapshots;
+        std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
         layers.sweep()?;
         Ok(layers)
     }
 
     /// Removes what a crash left half-made.
     fn sweep(&self) -> Result<()> {
+        for suspect in self.unsynced.settle(&self.snapshots).map_err(io("syncing snapshots"))? {
+            match self.prove(&suspect.marked) {
+                Ok(()) => suspect.clear().map_err(io(format!("keeping {}", suspect.path.display())))?,
+                Err(why) => {
+                    tracing::warn!(
+                        "the layer {} was new when the machine stopped and is not whole; it is removed: {why}",
+                        suspect.path.display()
+                    );
+                    suspect.remove();
+                }
+            }
+        }
         for entry in std::fs::read_dir(&self.snapshots).map_err(io("reading snapshots"))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let whole = name.ends_with(".json") || self.snapshots.join(format!("{name}.json")).exists();
+            let layer = name.split('.').next().unwrap_or_default();
+            let record = self.snapshots.join(format!("{layer}.json"));
+            let Ok(whole) = record.try_exists() else { continue };
             if !whole || name.starts_with(silo_sys::atomic_file::TEMP_PREFIX) {
                 let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
             }
         }
-        for entry in std::fs::read_dir(&self.content).map_err(io("reading content"))?.flatten() {
-            if !entry.file_name().to_string_lossy().ends_with(".zst") {
-                let _ = std::fs::remove_file(entry.path());
-            }
+        Ok(())
+    }
+
+    /// Whether the files of a layer are those of its archive, by its record.
+    fn prove(&self, record: &Path) -> Result<()> {
+        let text = std::fs::read(record).map_err(io("reading its record"))?;
+        let record: LayerRecord =
+            serde_json::from_slice(&text).map_err(|e| io("reading its record")(e.into()))?;
+        if !self.is_recorded(&record.chain) {
+            return Err(io("comparing its files")(io::Error::other("only its archive is known")));
         }
+        let mut tar = self.tar(&record)?;
+        io::copy(&mut tar, &mut io::sink()).map_err(io("reading its archive"))?;
         Ok(())
     }
 
@@ -133,15 +337,48 @@ impl Layers {
         self.snapshots.join(format!("{}.json", Self::short(chain)))
     }
 
-    fn tar_path(&self, diff: &Digest) -> PathBuf {
-        self.content.join(format!("{}.zst", diff.hex()))
+    /// As [`Layers::get`], where not to know is not to say that there is none.
+    fn find(&self, chain: &ChainId) -> Result<Option<LayerRecord>> {
+        let path = self.record_path(chain);
+        let text = match self.unsynced.read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(io(format!("reading {}", path.display())))?,
+        };
+        let record: Option<LayerRecord> = serde_json::from_slice(&text).ok();
+        Ok(record.filter(|record| record.chain == *chain))
     }
 
     /// The record of an unpacked layer.
     pub(crate) fn get(&self, chain: &ChainId) -> Option<LayerRecord> {
         let record: LayerRecord =
-            serde_json::from_slice(&std::fs::read(self.record_path(chain)).ok()?).ok()?;
+            serde_json::from_slice(&self.unsynced.read(&self.record_path(chain)).ok()?).ok()?;
         (record.chain == *chain).then_some(record)
+    }
+
+    /// Whether its files are on disk.
+    pub(crate) fn is_synced(&self, chain: &ChainId) -> bool {
+        !self.unsynced.is_pending(&self.record_path(chain))
+    }
+
+    /// Whether there is a record of a layer's archive.
+    pub(crate) fn is_recorded(&self, chain: &ChainId) -> bool {
+        beside(&self.dir(chain), SPLIT).exists()
+    }
+
+    /// The plain tar of a layer, not proved to be what its digest says.
+    pub(crate) fn raw_tar(&self, record: &LayerRecord) -> Result<Box<dyn Read + Send>> {
+        if !self.is_recorded(&record.chain) {
+            return self.content.tar(&record.diff);
+        }
+        let dir = self.dir(&record.chain);
+        let tar = Joined::open(&beside(&dir, SPLIT), &dir, &beside(&dir, ASIDE));
+        Ok(Box::new(tar.map_err(io(format!("reading layer {}", record.diff)))?))
+    }
+
+    /// The plain tar of a layer, byte for byte as it came; one that is not ends in an error.
+    pub(crate) fn tar(&self, record: &LayerRecord) -> Result<Box<dyn Read + Send>> {
+        let tar = self.raw_tar(record)?;
+        Ok(Box::new(Proved::new(tar, record.diff.clone())))
     }
 
     /// Unpacks a layer over `below` (diff IDs, lowest first) of an image of `os`. `expected`: its diff ID, if it is known
@@ -151,121 +388,214 @@ impl Layers {
         os: &str,
         below: &[Digest],
         expected: Option<&Digest>,
-        tar: Box<dyn Read + Send + '_>,
+        tar: impl Read,
+        keep: &Keep<'_>,
     ) -> Result<LayerRecord> {
         let chains = chains(below);
-        let parent = chains.last();
         if let Some(diff) = expected
-            && let Some(found) = self.get(&Digest::chain(parent, diff))
+            && let Some(found) = self.get(&Digest::chain(chains.last(), diff))
         {
             return Ok(found);
         }
-        let serial = rand::random::<u64>();
-        let temp_dir = self.snapshots.join(format!("{}{serial:016x}", silo_sys::atomic_file::TEMP_PREFIX));
-        let temp_tar = self.content.join(format!("{}{serial:016x}", silo_sys::atomic_file::TEMP_PREFIX));
         let lower: Vec<PathBuf> = chains.iter().rev().map(|chain| self.dir(chain)).collect();
         let format = if os == WINDOWS { Format::Windows(&lower) } else { Format::Linux };
-        let result = self.add_at(parent, format, expected, tar, [&temp_dir, &temp_tar]);
-        if result.is_err() {
-            let _ = std::fs::remove_dir_all(&temp_dir);
-        }
-        let _ = std::fs::remove_file(&temp_tar);
-        result
+        self.keep(self.unpack(format, tar, matches!(keep, Keep::Record))?, chains.last(), expected, keep)
     }
 
-    fn add_at(
-        &self,
-        parent: Option<&ChainId>,
-        format: Format<'_>,
-        expected: Option<&Digest>,
-        tar: Box<dyn Read + Send + '_>,
-        [temp_dir, temp_tar]: [&Path; 2],
-    ) -> Result<LayerRecord> {
-        std::fs::create_dir(temp_dir).map_err(io(format!("making {}", temp_dir.display())))?;
-        let keep = File::create(temp_tar).map_err(io(format!("making {}", temp_tar.display())))?;
-        let plain = silo_layer::decompress(tar).map_err(io("reading a layer"))?;
-        let (to, keeper) = keeper(keep);
-        let mut tee = Tee { inner: plain, to };
-        let limits = silo_layer::Limits::default();
-        let unpacked = match format {
-            Format::Linux => silo_layer::unpack(&mut tee, temp_dir, &limits),
-            Format::Windows(lower) => {
-                silo_layer::unpack_windows(&mut tee, temp_dir, lower, LINUX_ROOTS, &limits)
-            }
-        };
+    /// Unpacks a layer that gets its name later. `record`: with a record of its archive.
+    pub(crate) fn unpack(&self, format: Format<'_>, tar: impl Read, record: bool) -> Result<Fresh> {
+        let name = format!("{}{:016x}", silo_sys::atomic_file::TEMP_PREFIX, rand::random::<u64>());
+        let diff = Digest::of(b"");
+        let path = self.snapshots.join(name);
+        let mut fresh = Fresh { path, recorded: record, diff, tar_size: 0, size: 0 };
+        std::fs::create_dir(&fresh.path).map_err(io(format!("making {}", fresh.path.display())))?;
+        let splitter = record.then(|| {
+            let file = File::create(beside(&fresh.path, SPLIT))?;
+            Splitter::new(file, beside(&fresh.path, ASIDE))
+        });
+        let mut splitter = splitter.transpose().map_err(io("recording a layer"))?;
+        let plain = silo_layer::Plain::new(tar).map_err(io("reading a layer"))?;
+        let (to, hasher) = hasher();
+        let mut tee = Tee { inner: plain, to, block: Arc::default(), at: 0, sent: VecDeque::new() };
+        let unpacked = unpack(&mut tee, &fresh.path, format, splitter.as_mut());
         // What follows the end marks belongs to the digest too.
-        let rest = unpacked.is_ok().then(|| io::copy(&mut tee, &mut io::sink())).transpose();
+        let rest = unpacked.is_ok().then(|| rest(&mut tee, splitter.as_mut())).transpose();
         drop(tee);
-        let kept = keeper.join().map_err(|_| io("keeping a layer")(io::Error::other("panicked")))?;
+        let hashed = hasher.join().map_err(|_| io("hashing a layer")(io::Error::other("panicked")))?;
         let unpacked = unpacked?;
         rest.map_err(io("reading a layer"))?;
-        let (diff, tar_size) = kept.map_err(io("keeping a layer"))?;
-        if let Some(expected) = expected.filter(|e| **e != diff) {
+        if let Some(splitter) = splitter {
+            splitter.finish().map_err(io("recording a layer"))?;
+        }
+        (fresh.diff, fresh.tar_size) = hashed;
+        fresh.size = unpacked.bytes;
+        Ok(fresh)
+    }
+
+    /// Gives an unpacked layer its name.
+    pub(crate) fn keep(
+        &self,
+        fresh: Fresh,
+        parent: Option<&ChainId>,
+        expected: Option<&Digest>,
+        keep: &Keep<'_>,
+    ) -> Result<LayerRecord> {
+        if let Some(expected) = expected.filter(|e| **e != fresh.diff) {
             return Err(ImageError::Invalid(format!(
                 "invalid diffID for a layer: expected {:?}, got {:?}",
                 expected.as_str(),
-                diff.as_str()
+                fresh.diff.as_str()
             )));
         }
-        let chain = Digest::chain(parent, &diff);
-        if let Some(found) = self.get(&chain) {
-            let _ = std::fs::remove_dir_all(temp_dir);
+        let link = match keep {
+            Keep::Record => None,
+            Keep::Blob(arrived) => Some(arrived()?),
+        };
+        let chain = Digest::chain(parent, &fresh.diff);
+        let record =
+            LayerRecord { chain, diff: fresh.diff.clone(), tar_size: fresh.tar_size, size: fresh.size };
+        self.commit(record, &fresh, link)
+    }
+
+    /// Hashes and keeps the archive that `write` writes; `None`: nothing but end marks.
+    pub(crate) fn pack(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Option<PackedLayer>> {
+        let path = self.content.temporary();
+        let file = File::create(&path).map_err(io(format!("making {}", path.display())))?;
+        let mut packed = PackedLayer { path, diff: Digest::of(&[]), tar_size: 0 };
+        let (to, keeper) = keeper(file);
+        let mut blocks = Blocks { to, block: Vec::new(), has_entries: false };
+        let written = write(&mut blocks).and_then(|()| blocks.flush());
+        let has_entries = blocks.has_entries;
+        drop(blocks);
+        let kept = keeper.join().map_err(|_| io("keeping a layer")(io::Error::other("panicked")))?;
+        written.map_err(io("packing a layer"))?;
+        (packed.diff, packed.tar_size) = kept.map_err(io("keeping a layer"))?;
+        Ok(has_entries.then_some(packed))
+    }
+
+    /// Makes a layer of its archive and the directory that has its files, which is taken.
+    pub(crate) fn take(&self, below: &[Digest], tree: &Path, packed: PackedLayer) -> Result<LayerRecord> {
+        let (size, _) = silo_layer::usage(tree).map_err(io("reading a layer"))?;
+        let chain = Digest::chain(chains(below).last(), &packed.diff);
+        let (diff, tar_size) = (packed.diff.clone(), packed.tar_size);
+        let fresh = Fresh { path: tree.to_owned(), recorded: false, diff: diff.clone(), tar_size, size };
+        if self.content.link(&diff).is_none() {
+            let tar = self.content.tar_path(&diff);
+            rustix::fs::rename(&packed.path, &tar)
+                .map_err(|e| io(format!("keeping {}", tar.display()))(e.into()))?;
+        }
+        self.commit(LayerRecord { chain, diff, tar_size, size }, &fresh, None)
+    }
+
+    fn commit(&self, record: LayerRecord, fresh: &Fresh, link: Option<LayerBlob>) -> Result<LayerRecord> {
+        let _one = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = self.find(&record.chain)? {
             return Ok(found);
         }
-        let record = LayerRecord { chain, diff, tar_size, size: unpacked.bytes };
-        self.commit(&record, temp_dir, temp_tar)?;
+        let dir = self.dir(&record.chain);
+        // What has no record is what a crash left.
+        discard(&dir);
+        let rename = |from: &Path, to: &Path| {
+            rustix::fs::rename(from, to).map_err(|e| io(format!("keeping {}", to.display()))(e.into()))
+        };
+        if fresh.recorded {
+            rename(&beside(&fresh.path, SPLIT), &beside(&dir, SPLIT))?;
+            let aside = beside(&fresh.path, ASIDE);
+            if aside.exists() {
+                rename(&aside, &beside(&dir, ASIDE))?;
+            }
+        }
+        rename(&fresh.path, &dir)?;
+        let later = link.is_none();
+        if let Some(link) = link {
+            // One sync of the file system for all files of the layer, before anything says that they are there.
+            let synced = File::open(&dir).map_err(io("syncing a layer"))?;
+            rustix::fs::syncfs(&synced).map_err(|e| io("syncing a layer")(e.into()))?;
+            if self.content.link(&record.diff).is_none() {
+                self.content.set_link(&record.diff, &link)?;
+            }
+        }
+        let text = serde_json::to_vec(&record).map_err(|e| io("layer record")(e.into()))?;
+        self.unsynced.write(&self.record_path(&record.chain), &text, later).map_err(io("keeping a layer"))?;
         Ok(record)
     }
 
-    fn commit(&self, record: &LayerRecord, temp_dir: &Path, temp_tar: &Path) -> Result<()> {
-        let (dir, tar) = (self.dir(&record.chain), self.tar_path(&record.diff));
-        // A directory without a record is what a crash left.
-        let _ = std::fs::remove_dir_all(&dir);
-        rustix::fs::rename(temp_tar, &tar).map_err(|e| io(format!("keeping {}", tar.display()))(e.into()))?;
-        rustix::fs::rename(temp_dir, &dir).map_err(|e| io(format!("keeping {}", dir.display()))(e.into()))?;
-        // One sync of the file system for all files of the layer, before the record says that they are there.
-        let root = File::open(&dir).map_err(io("syncing a layer"))?;
-        rustix::fs::syncfs(&root).map_err(|e| io("syncing a layer")(e.into()))?;
-        let text = serde_json::to_vec(record).map_err(|e| io("layer record")(e.into()))?;
-        silo_sys::atomic_file::write(&self.record_path(&record.chain), &text).map_err(io("keeping a layer"))
+    /// Keeps a blob that was made of a layer, on disk already under a temporary name, instead of its plain tar.
+    pub(crate) fn adopt(&self, diff: &Digest, temporary: &Path, blob: Descriptor) -> Result<LayerBlob> {
+        let _one = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.content.commit(temporary, &blob.digest)?;
+        let link = LayerBlob::new(blob, None);
+        self.content.set_link(diff, &link)?;
+        Ok(link)
     }
 
-    /// The plain tar of a layer, byte for byte as it came.
-    pub(crate) fn tar(&self, diff: &Digest) -> Result<Box<dyn Read + Send>> {
-        let path = self.tar_path(diff);
-        let file = File::open(&path).map_err(io(format!("opening {}", path.display())))?;
-        Ok(Box::new(zstd::Decoder::new(file).map_err(io(format!("reading {}", path.display())))?))
-    }
-
-    /// Removes layers that are not in `chains`; returns their bytes.
-    pub(crate) fn collect(&self, chains: &std::collections::HashSet<ChainId>) -> u64 {
+    /// Removes layers that are not in `chains`, and what is kept of no layer and not in `blobs`; returns the layers' bytes.
+    pub(crate) fn collect(&self, chains: &HashSet<ChainId>, blobs: &HashSet<Digest>) -> u64 {
+        let _one = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = 0;
-        let mut kept_tars = std::collections::HashSet::new();
-        let mut doomed = Vec::new();
+        let mut diffs = HashSet::new();
         for record in self.all() {
             if chains.contains(&record.chain) {
-                kept_tars.insert(record.diff.clone());
-            } else {
-                doomed.push(record);
+                diffs.insert(record.diff);
+                continue;
             }
-        }
-        for record in doomed {
             bytes += record.size;
-            let _ = std::fs::remove_file(self.record_path(&record.chain));
-            let _ = std::fs::remove_dir_all(self.dir(&record.chain));
-            if !kept_tars.contains(&record.diff) {
-                let _ = std::fs::remove_file(self.tar_path(&record.diff));
-            }
+            self.unsynced.remove(&self.record_path(&record.chain));
+            discard(&self.dir(&record.chain));
         }
+        self.content.collect(&diffs, blobs);
         bytes
     }
 
     /// All records.
     pub(crate) fn all(&self) -> Vec<LayerRecord> {
+        // Those that lose their mark meanwhile are met again in the directory.
+        let mut paths = self.unsynced.pending_in(&self.snapshots);
         let entries = std::fs::read_dir(&self.snapshots).into_iter().flatten().flatten();
-        entries
-            .filter(|e| e.path().extension().is_some_and(|x| x == "json"))
-            .filter_map(|e| serde_json::from_slice(&std::fs::read(e.path()).ok()?).ok())
-            .collect()
+        paths.extend(entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "json")));
+        paths.sort();
+        paths.dedup();
+        let read = |path: &PathBuf| serde_json::from_slice(&self.unsynced.read(path).ok()?).ok();
+        paths.iter().filter_map(read).collect()
+    }
+}
+
+fn unpack(
+    tar: &mut dyn Read,
+    to: &Path,
+    format: Format<'_>,
+    splitter: Option<&mut Splitter>,
+) -> Result<silo_layer::Unpacked> {
+    let limits = silo_layer::Limits::default();
+    Ok(match (format, splitter) {
+        (Format::Linux, None) => silo_layer::unpack(tar, to, &limits)?,
+        (Format::Linux, Some(record)) => silo_layer::unpack_recorded(tar, to, &limits, record)?,
+        (Format::Windows(lower), record) => {
+            let own = own_files(lower).map_err(io("reading the base's list of its own files"))?;
+            match record {
+                None => silo_layer::unpack_windows(tar, to, lower, LINUX_ROOTS, &own, &limits)?,
+                Some(record) => {
+                    silo_layer::unpack_windows_recorded(tar, to, lower, LINUX_ROOTS, &own, &limits, record)?
+                }
+            }
+        }
+    })
+}
+
+/// Reads what is left of an archive.
+fn rest(tar: &mut dyn Read, mut splitter: Option<&mut Splitter>) -> io::Result<()> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match tar.read(&mut piece)? {
+            0 => return Ok(()),
+            n => {
+                if let Some(splitter) = &mut splitter {
+                    splitter.bytes(&piece[..n])?;
+                }
+            }
+        }
     }
 }

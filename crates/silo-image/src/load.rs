@@ -1,10 +1,10 @@
 //! `load`: docker-archive and OCI image layout, plain or compressed, in one pass over the stream.
 //!
-//! Members are spooled to the store's scratch directory, since the manifest may come last; memory stays bounded.
+//! The manifest may come last: what came before it is in `member.rs`; memory stays bounded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,16 +12,25 @@ use serde::Deserialize;
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result, io};
+use crate::manifest;
+use crate::member::Members;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::ImageStore;
+use crate::substitute::{Candidate, Decide, effective};
 
-/// Members an archive may have.
-const MAX_MEMBERS: usize = 100_000;
 /// Bytes a manifest, index or config may have.
 const MAX_JSON: u64 = 16 << 20;
 /// Depth of nested indexes.
 const MAX_DEPTH: usize = 4;
+/// Images that an archive may hold, and entries that an index may have.
+const MAX_IMAGES: usize = 1000;
+/// Bytes that the configs of an archive may have together.
+const MAX_CONFIGS: usize = 64 << 20;
+
+fn too_many() -> ImageError {
+    ImageError::Invalid(format!("the image archive names more than {MAX_IMAGES} images"))
+}
 
 /// How far a load is.
 #[derive(Debug, Clone)]
@@ -51,6 +60,9 @@ struct ManifestItem {
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     layers: Vec<String>,
+    /// By diff ID: layers that are had from elsewhere.
+    #[serde(default)]
+    layer_sources: HashMap<Digest, manifest::Descriptor>,
 }
 
 #[derive(Deserialize)]
@@ -72,115 +84,55 @@ struct OciIndex {
 struct OciManifest {
     config: Descriptor,
     #[serde(default)]
-    layers: Vec<Descriptor>,
+    layers: Vec<manifest::Descriptor>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
-/// What is to be loaded: a config, its layers, its names.
+/// A layer in an archive.
+struct Layer {
+    /// As the manifest names it, and its member; it may have been left out.
+    name: String,
+    member: Option<String>,
+    /// As a registry has it, if the archive tells.
+    described: Option<manifest::Descriptor>,
+}
+
+/// What is to be loaded: a config, its layers, its names. Members by the names they have.
 struct Plan {
     config: PathBuf,
-    layers: Vec<PathBuf>,
+    layers: Vec<Layer>,
+    /// By diff ID.
+    sources: HashMap<Digest, manifest::Descriptor>,
+    annotations: BTreeMap<String, String>,
     references: Vec<Reference>,
 }
 
-/// A directory that goes with its owner.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+impl Plan {
+    /// The layers as registries have them; those of which nobody tells by their diff IDs.
+    fn described(&self, diffs: &[Digest]) -> Vec<manifest::Descriptor> {
+        let described = |(layer, diff): (&Layer, &Digest)| {
+            let told = layer.described.as_ref().or_else(|| self.sources.get(diff));
+            told.cloned().unwrap_or_else(|| manifest::Descriptor::unknown(diff.clone()))
+        };
+        self.layers.iter().zip(diffs).map(described).collect()
     }
 }
 
-/// Members of an archive by name.
-struct Spool {
-    _scratch: Scratch,
-    files: HashMap<String, PathBuf>,
-    links: HashMap<String, String>,
-}
-
-/// `./a/../b` as `b`; `None` when it leads out.
-fn normal(path: &Path) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.to_str()?.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            other => parts.push(other),
-        }
-    }
-    Some(parts.join("/"))
-}
-
-impl Spool {
-    fn read(tar: &mut dyn Read, dir: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(&dir).map_err(io(format!("making {}", dir.display())))?;
-        let mut spool = Self { _scratch: Scratch(dir.clone()), files: HashMap::new(), links: HashMap::new() };
-        let bad = |e: io::Error| ImageError::Invalid(format!("the image archive cannot be read: {e}"));
-        let mut archive = tar::Archive::new(tar);
-        for (number, entry) in archive.entries().map_err(bad)?.enumerate() {
-            let mut entry = entry.map_err(bad)?;
-            if number >= MAX_MEMBERS {
-                return Err(ImageError::Invalid(format!(
-                    "the image archive has more than {MAX_MEMBERS} members"
-                )));
-            }
-            let path = entry.path().map_err(bad)?.into_owned();
-            let Some(name) = normal(&path) else {
-                return Err(ImageError::Invalid(format!(
-                    "the image archive has a member {:?}",
-                    path.display()
-                )));
-            };
-            match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::GNUSparse => {
-                    let to = dir.join(number.to_string());
-                    let mut file = File::create(&to).map_err(io(format!("making {}", to.display())))?;
-                    io::copy(&mut entry, &mut file).map_err(io(format!("spooling {name}")))?;
-                    spool.files.insert(name, to);
-                }
-                tar::EntryType::Symlink | tar::EntryType::Link => {
-                    let Some(target) = entry.link_name().map_err(bad)?.map(std::borrow::Cow::into_owned)
-                    else {
-                        continue;
-                    };
-                    let base = match entry.header().entry_type() {
-                        tar::EntryType::Symlink => path.parent().unwrap_or(Path::new("")).join(&target),
-                        _ => target,
-                    };
-                    if let Some(target) = normal(&base) {
-                        spool.links.insert(name, target);
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(spool)
-    }
-
-    fn find(&self, name: &str) -> Option<&PathBuf> {
-        let mut name = normal(Path::new(name))?;
-        for _ in 0..8 {
-            if let Some(file) = self.files.get(&name) {
-                return Some(file);
-            }
-            name = self.links.get(&name)?.clone();
-        }
-        None
-    }
-
-    fn member(&self, name: &str) -> Result<&PathBuf> {
-        self.find(name).ok_or_else(|| ImageError::Invalid(format!("the image archive has no {name}")))
+impl Members<'_> {
+    /// A layer by the name that a manifest has for it.
+    fn named(&self, name: &str, described: Option<manifest::Descriptor>) -> Layer {
+        Layer { name: name.to_owned(), member: self.find(name), described }
     }
 
     fn json<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<T> {
-        let bytes = small(self.member(name)?)?;
+        let bytes = small(self.document(name)?)?;
         serde_json::from_slice(&bytes)
             .map_err(|e| ImageError::Invalid(format!("{name} in the image archive: {e}")))
     }
 
-    fn blob(&self, digest: &str) -> Result<&PathBuf> {
+    /// The name of a blob's member.
+    fn blob(&self, digest: &str) -> Result<String> {
         let digest = Digest::parse(digest)
             .ok_or_else(|| ImageError::Invalid(format!("the image archive has a digest {digest:?}")))?;
         self.member(&format!("blobs/sha256/{}", digest.hex()))
@@ -189,12 +141,17 @@ impl Spool {
     fn plans(&self) -> Result<Vec<Plan>> {
         if self.find("manifest.json").is_some() {
             let items: Vec<ManifestItem> = self.json("manifest.json")?;
+            if items.len() > MAX_IMAGES {
+                return Err(too_many());
+            }
             return items
                 .into_iter()
                 .map(|item| {
                     Ok(Plan {
-                        config: self.member(&item.config)?.clone(),
-                        layers: item.layers.iter().map(|l| self.member(l).cloned()).collect::<Result<_>>()?,
+                        config: self.document(&item.config)?.to_owned(),
+                        layers: item.layers.iter().map(|l| self.named(l, None)).collect(),
+                        sources: item.layer_sources,
+                        annotations: BTreeMap::new(),
                         references: item
                             .repo_tags
                             .iter()
@@ -220,12 +177,18 @@ impl Spool {
         if depth == 0 {
             return Err(ImageError::Invalid("the image archive nests indexes too deeply".to_owned()));
         }
+        if index.manifests.len() > MAX_IMAGES {
+            return Err(too_many());
+        }
         for descriptor in &index.manifests {
+            if plans.len() >= MAX_IMAGES {
+                return Err(too_many());
+            }
             let own = names_of(descriptor);
             let names = if own.is_empty() { names } else { &own };
             // A multi-platform index may name manifests that the archive leaves out.
-            let Ok(path) = self.blob(&descriptor.digest) else { continue };
-            let bytes = small(path)?;
+            let Ok(name) = self.blob(&descriptor.digest) else { continue };
+            let bytes = small(self.document(&name)?)?;
             let invalid = |e| ImageError::Invalid(format!("manifest {}: {e}", descriptor.digest));
             if Digest::of(&bytes).as_str() != descriptor.digest {
                 return Err(ImageError::Invalid(format!(
@@ -242,12 +205,14 @@ impl Spool {
                 continue;
             }
             plans.push(Plan {
-                config: self.blob(&manifest.config.digest)?.clone(),
+                config: self.document(&self.blob(&manifest.config.digest)?)?.to_owned(),
                 layers: manifest
                     .layers
-                    .iter()
-                    .map(|l| self.blob(&l.digest).cloned())
-                    .collect::<Result<_>>()?,
+                    .into_iter()
+                    .map(|l| self.named(&format!("blobs/sha256/{}", l.digest.hex()), Some(l)))
+                    .collect(),
+                sources: HashMap::new(),
+                annotations: manifest.annotations.unwrap_or_default(),
                 references: names.to_vec(),
             });
         }
@@ -275,20 +240,26 @@ fn small(path: &Path) -> Result<Vec<u8>> {
 }
 
 impl ImageStore {
-    /// Loads all images of an archive, or those for one platform. Nothing is named before everything of it is there.
+    /// Loads all images of an archive, or those for one platform. Nothing is named before everything of it is there. Layers that
+    /// `decide` has a substitute for may be missing, and are not looked at.
     pub fn load(
         &self,
         archive: Box<dyn Read + Send>,
         platform: Option<&Platform>,
+        decide: Decide<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<LoadedImage>> {
         let mut plain = silo_layer::decompress(archive).map_err(io("reading the image archive"))?;
-        let spool =
-            Spool::read(&mut plain, self.scratch.join(format!("load-{:016x}", rand::random::<u64>())))?;
-        let _writing = self.writing.lock();
-        let mut loaded = Vec::new();
-        for plan in spool.plans()? {
+        let mut members = Members::read(self, &mut plain)?;
+        let (mut decided, mut configs) = (Vec::new(), 0);
+        for plan in members.plans()? {
             let raw = small(&plan.config)?;
+            configs += raw.len();
+            if configs > MAX_CONFIGS {
+                return Err(ImageError::Invalid(
+                    "image configs of more than 64 MiB in one archive".to_owned(),
+                ));
+            }
             let config: ImageConfig = serde_json::from_slice(&raw)
                 .map_err(|e| ImageError::Invalid(format!("an image config in the archive: {e}")))?;
             if platform.is_some_and(|p| !p.matches(&config)) {
@@ -302,20 +273,39 @@ impl ImageStore {
                     diffs.len()
                 )));
             }
-            for (i, (diff, path)) in diffs.iter().zip(&plan.layers).enumerate() {
-                let file = File::open(path).map_err(io(format!("reading {}", path.display())))?;
-                let total = file.metadata().map_or(0, |m| m.len());
+            let id = Digest::of(&raw);
+            let name = plan.references.first().map_or_else(|| id.to_string(), Reference::familiar);
+            let candidate = Candidate {
+                name: &name,
+                config: &config,
+                layers: &plan.described(diffs),
+                annotations: &plan.annotations,
+                known: &self.known_substitutes(),
+            };
+            let here = self.lock().images.get(&id).cloned();
+            // It may have to be made first: others may write meanwhile.
+            let (mut substituted, base) = self.substituted(&candidate, here, decide)?;
+            if let Some(substituted) = &mut substituted {
+                substituted.take_notes();
+            }
+            decided.push((raw, config, plan, substituted, base));
+        }
+        let _writing = self.writing.lock();
+        let mut loaded = Vec::new();
+        for (raw, config, plan, substituted, _base) in decided {
+            let own = effective(&config.rootfs.diff_ids, substituted.as_ref())?;
+            let (others, absent) = substituted.as_ref().map_or((0, 0), |s| (s.diffs.len(), s.layers.len()));
+            for (i, (diff, layer)) in own[others..].iter().zip(&plan.layers[absent..]).enumerate() {
+                let member = layer.member.as_ref();
+                let member = member
+                    .ok_or_else(|| ImageError::Invalid(format!("the image archive has no {}", layer.name)))?;
+                let total = members.size(member);
                 let id = diff.hex()[..12].to_owned();
                 progress(Progress { id: id.clone(), current: 0, total });
-                self.layers.add(
-                    &config.os,
-                    &diffs[..i],
-                    Some(diff),
-                    Box::new(io::BufReader::with_capacity(1 << 18, file)),
-                )?;
+                members.layer(&config.os, &own[..others + i], diff, member)?;
                 progress(Progress { id, current: total, total });
             }
-            let id = self.enter(raw, None)?;
+            let id = self.enter(raw, None, substituted)?;
             for reference in &plan.references {
                 self.name(&id, reference)?;
             }

@@ -1,15 +1,19 @@
 //! New images: `import` (one layer from a tar) and `commit` (a container's changes).
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::changes;
+use crate::changes::{self, Rules};
 use crate::config::ContainerConfig;
+use crate::digest::ChainId;
 use crate::error::{ImageError, Result, io};
-use crate::layers::{LINUX_ROOTS, WINDOWS};
+use crate::layers::{Format, Fresh, Keep, LINUX_ROOTS, WINDOWS, chains};
+use crate::passing::passing;
+use crate::platform::host_architecture;
 use crate::reference::Reference;
 use crate::store::ImageStore;
 
@@ -28,8 +32,8 @@ pub struct ImportOptions {
     pub reference: Option<String>,
     /// Where the tar came from, for the history.
     pub source: String,
-    /// Shell of the shell form.
-    pub shell: Vec<String>,
+    /// What the image's OS says of its config.
+    pub rules: Rules,
 }
 
 /// What is committed.
@@ -51,50 +55,53 @@ pub struct Commit {
     pub container: String,
     /// Its command line, for the history.
     pub created_by: String,
-    /// Shell of the shell form.
-    pub shell: Vec<String>,
+    /// What the image's OS says of its config.
+    pub rules: Rules,
 }
 
-/// Architecture of this machine in OCI's words.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn encode(value: &Value) -> Result<Vec<u8>> {
+pub(crate) fn encode(value: &Value) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| io("image config")(e.into()))
 }
 
 impl ImageStore {
-    /// Makes an image of a file tree; returns its ID.
-    pub fn import(&self, tar: Box<dyn Read + Send>, options: ImportOptions) -> Result<String> {
+    /// Makes an image of a file tree; returns its ID. `os_version`: that of the OS in the unpacked layer, if it has one.
+    pub fn import(
+        &self,
+        tar: Box<dyn Read + Send>,
+        options: ImportOptions,
+        os_version: impl FnOnce(&Path) -> std::io::Result<String>,
+    ) -> Result<String> {
         let reference =
             options.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
         let mut config = ContainerConfig::default();
-        changes::apply(&mut config, &options.changes, &options.shell)?;
+        changes::apply(&mut config, &options.changes, &options.rules)?;
         let tar = match options.os == WINDOWS {
             true => self.as_windows_layer(tar)?,
             false => tar,
         };
+        let format = if options.os == WINDOWS { Format::Windows(&[]) } else { Format::Linux };
+        let fresh = self.layers.unpack(format, tar, true)?;
         let _writing = self.writing.lock();
-        let layer = self.layers.add(&options.os, &[], None, tar)?;
+        let layer = self.layers.keep(fresh, None, None, &Keep::Record)?;
         let now = Timestamp::now();
-        let arch = if options.architecture.is_empty() { architecture() } else { &options.architecture };
+        let arch = if options.architecture.is_empty() { host_architecture() } else { &options.architecture };
         let comment = if options.message.is_empty() {
             format!("Imported from {}", options.source)
         } else {
             options.message
         };
-        let raw = encode(&json!({
+        let version =
+            os_version(&self.layers.dir(&layer.chain)).map_err(io("reading the layer's version"))?;
+        let mut config = json!({
             "architecture": arch, "os": options.os, "created": now.to_string(), "comment": comment,
             "config": config.to_json(),
             "rootfs": {"type": "layers", "diff_ids": [layer.diff]},
             "history": [{"created": now.to_string(), "comment": comment}],
-        }))?;
-        let id = self.enter(raw, None)?;
+        });
+        if !version.is_empty() {
+            config["os.version"] = version.into();
+        }
+        let id = self.enter(encode(&config)?, None, None)?;
         if let Some(reference) = reference {
             self.name(&id, &reference)?;
         }
@@ -110,19 +117,19 @@ impl ImageStore {
         let reference =
             commit.reference.as_deref().filter(|r| !r.is_empty()).map(Reference::parse).transpose()?;
         let mut config = commit.config;
-        changes::apply(&mut config, &commit.changes, &commit.shell)?;
+        changes::apply(&mut config, &commit.changes, &commit.rules)?;
         let parent = self.get(&commit.parent)?;
-        let mut spool = tempfile_in(&self.scratch)?;
-        write(&mut spool).map_err(io("packing the container's changes"))?;
-        let length = spool.stream_position().map_err(io("packing the container's changes"))?;
-        if length == 0 {
-            // No change at all: an archive of nothing but its end marks.
-            spool.write_all(&[0; 1024]).map_err(io("packing the container's changes"))?;
-        }
-        spool.seek(SeekFrom::Start(0)).map_err(io("packing the container's changes"))?;
+        // The config goes on with the original's layers, the chain with what is here in their place.
+        let (below, substituted) = match self.lock().images.get(&parent.id) {
+            Some(held) => (held.diffs(), held.extra.substituted.clone()),
+            None => return Err(ImageError::NotFound(commit.parent)),
+        };
+        let below = chains(&below);
+        // They stay, though nobody else may write meanwhile.
+        let _lease = self.leases.take(below.clone(), Vec::new());
+        let fresh = self.unpack_written(&parent.config.os, &below, write)?;
         let _writing = self.writing.lock();
-        let below = &parent.config.rootfs.diff_ids;
-        let layer = self.layers.add(&parent.config.os, below, None, Box::new(spool))?;
+        let layer = self.layers.keep(fresh, below.last(), None, &Keep::Record)?;
         let now = Timestamp::now().to_string();
         let mut history: Vec<Value> = parent.config.history.iter().map(|h| json!(h)).collect();
         let mut entry = json!({"created": now, "created_by": commit.created_by});
@@ -151,7 +158,7 @@ impl ImageStore {
                 value[name] = text.clone().into();
             }
         }
-        let id = self.enter(encode(&value)?, Some(parent.id))?;
+        let id = self.enter(encode(&value)?, Some(parent.id), substituted)?;
         if let Some(reference) = reference {
             self.name(&id, &reference)?;
         }
@@ -160,6 +167,37 @@ impl ImageStore {
 }
 
 impl ImageStore {
+    /// Unpacks what `write` writes while it does.
+    pub(crate) fn unpack_written(
+        &self,
+        os: &str,
+        below: &[ChainId],
+        write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<Fresh> {
+        let lower: Vec<PathBuf> = below.iter().rev().map(|chain| self.layers.dir(chain)).collect();
+        let format = if os == WINDOWS { Format::Windows(&lower) } else { Format::Linux };
+        let (mut writing, reading) = passing();
+        std::thread::scope(|scope| {
+            let unpacking = scope.spawn(|| self.layers.unpack(format, reading, true));
+            let written = write(&mut writing).and_then(|()| {
+                if writing.written() == 0 {
+                    // No change at all: an archive of nothing but its end marks.
+                    writing.write_all(&[0; 1024])?;
+                }
+                writing.end()
+            });
+            let unpacked = unpacking.join();
+            let unpacked =
+                unpacked.map_err(|_| io("unpacking a layer")(std::io::Error::other("panicked")))?;
+            match (written, unpacked) {
+                // Whoever unpacks stopped reading: why is the better reason.
+                (Err(e), Err(why)) if e.kind() == ErrorKind::BrokenPipe => Err(why),
+                (Err(e), _) => Err(io("packing the container's changes")(e)),
+                (Ok(()), unpacked) => unpacked,
+            }
+        })
+    }
+
     /// A tar to import as a Windows layer: one that is a layer already as it is, any other as what is on `C:`.
     fn as_windows_layer(&self, tar: Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>> {
         let failed = || io("reading the archive to import");
@@ -198,7 +236,7 @@ impl ImageStore {
 }
 
 /// A file without a name in `dir`.
-fn tempfile_in(dir: &std::path::Path) -> Result<File> {
+pub(crate) fn tempfile_in(dir: &std::path::Path) -> Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o600)).map_err(|e| ImageError::Io {

@@ -129,6 +129,30 @@ impl Reference {
         text
     }
 
+    /// Whole, with the digest if there is one and without a tag then.
+    pub(crate) fn canonical(&self) -> String {
+        let tag = if self.digest.is_some() { None } else { self.tag.clone() };
+        Self { tag, ..self.clone() }.to_string()
+    }
+
+    /// `host/path`, whole.
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.domain, self.path)
+    }
+
+    /// The same repository with another tag.
+    pub fn tagged(&self, tag: &str) -> Result<Self> {
+        if !valid_tag(tag) {
+            return Err(invalid(""));
+        }
+        Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
+    /// The same repository with a digest.
+    pub(crate) fn at(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     /// As users write it, without tag and digest.
     pub fn familiar_name(&self) -> String {
         if self.domain == DEFAULT_DOMAIN {

@@ -1,7 +1,5 @@
 //! `rmi`: dockerd's rules of what is untagged, what is deleted, and what is refused.
 
-use std::collections::HashSet;
-
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::reference::Reference;
@@ -16,6 +14,21 @@ pub enum Removed {
     Deleted(String),
 }
 
+/// All that a removal did.
+#[derive(Debug, Default)]
+pub struct Removal {
+    /// Step by step.
+    pub steps: Vec<Removed>,
+    /// Bytes of layers that are gone.
+    pub freed: u64,
+}
+
+/// At most one tag, and all names of one repository: they go with the image.
+fn is_single(names: &[Reference]) -> bool {
+    names.iter().filter(|n| n.digest.is_none()).count() <= 1
+        && names.windows(2).all(|two| two[0].repository() == two[1].repository())
+}
+
 impl ImageStore {
     /// Removes by name or ID. `users` tells the containers of an image: (ID, runs).
     pub fn remove(
@@ -24,56 +37,59 @@ impl ImageStore {
         force: bool,
         noprune: bool,
         users: &dyn Fn(&str) -> Vec<(String, bool)>,
-    ) -> Result<Vec<Removed>> {
+    ) -> Result<Removal> {
         let _writing = self.writing.lock();
-        let (id, names, by_id) = {
+        let (id, names) = {
             let index = self.lock();
             let id = self.resolve(&index, name)?;
-            let names: Vec<String> =
-                index.references.iter().filter(|(_, of)| **of == id).map(|(n, _)| n.clone()).collect();
-            let given = Reference::parse(name).ok().map(|r| r.to_string());
-            let by_id = !given.is_some_and(|g| names.contains(&g));
-            (id, names, by_id)
+            let names = index.references.iter().filter(|(_, of)| **of == id);
+            let names: Vec<Reference> = names.filter_map(|(n, _)| Reference::parse(n).ok()).collect();
+            (id, names)
         };
+        let given = Reference::parse(name).ok().map(|r| r.canonical());
+        let given = names.iter().find(|n| Some(n.to_string()) == given);
         let short = &id.hex()[..12];
         let containers = users(id.as_str());
-        let mut removed = Vec::new();
-        if by_id {
-            let repositories: HashSet<String> =
-                names.iter().filter_map(|n| Some(Reference::parse(n).ok()?.familiar_name())).collect();
-            if repositories.len() > 1 && !force {
-                return Err(ImageError::Conflict(format!(
-                    "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
-                )));
+        let mut removal = Removal::default();
+        let removed = &mut removal.steps;
+        match given {
+            None => {
+                if !is_single(&names) && !force {
+                    return Err(ImageError::Conflict(format!(
+                        "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+                    )));
+                }
+                self.refuse_used(short, &containers, force)?;
+                self.take_names(&names, removed)?;
             }
-            self.refuse_used(short, &containers, force)?;
-            self.take_names(&names, &mut removed)?;
-        } else {
-            let reference = Reference::parse(name)?;
-            if names.len() == 1
-                && let Some((container, running)) = containers.first()
-            {
-                if !force {
+            Some(given) => {
+                let used = containers.first().filter(|_| is_single(&names));
+                if let Some((container, _)) = used.filter(|_| !force) {
                     return Err(ImageError::Conflict(format!(
                         "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its referenced image {short}",
                         &container[..container.len().min(12)]
                     )));
                 }
+                // With the last tag of a repository its digests go.
+                let others = names.iter().filter(|n| *n != given && n.repository() == given.repository());
+                let (digests, tags): (Vec<&Reference>, Vec<&Reference>) =
+                    others.partition(|n| n.digest.is_some());
+                let mut gone = vec![given.clone()];
+                if given.digest.is_none() && tags.is_empty() {
+                    gone.extend(digests.into_iter().cloned());
+                }
+                self.take_names(&gone, removed)?;
                 // As dockerd: forced, the name goes and the image stays with its containers.
-                let _ = running;
-                self.take_names(&[reference.to_string()], &mut removed)?;
-                return Ok(removed);
-            }
-            self.take_names(&[reference.to_string()], &mut removed)?;
-            if names.len() > 1 {
-                return Ok(removed);
+                if gone.len() < names.len() || used.is_some() {
+                    return Ok(removal);
+                }
             }
         }
         if !containers.is_empty() {
-            return Ok(removed);
+            return Ok(removal);
         }
-        self.delete(&id, noprune, users, &mut removed);
-        Ok(removed)
+        removal.freed = self.delete(&id, noprune, users, removed);
+        Ok(removal)
     }
 
     fn refuse_used(&self, short: &str, containers: &[(String, bool)], force: bool) -> Result<()> {
@@ -93,13 +109,11 @@ impl ImageStore {
         Ok(())
     }
 
-    fn take_names(&self, names: &[String], removed: &mut Vec<Removed>) -> Result<()> {
+    fn take_names(&self, names: &[Reference], removed: &mut Vec<Removed>) -> Result<()> {
         let mut index = self.lock();
         for name in names {
-            if index.references.remove(name).is_some()
-                && let Ok(reference) = Reference::parse(name)
-            {
-                removed.push(Removed::Untagged(reference.familiar()));
+            if index.references.remove(&name.to_string()).is_some() {
+                removed.push(Removed::Untagged(name.familiar()));
             }
         }
         self.write_references(&index)
@@ -112,7 +126,7 @@ impl ImageStore {
         noprune: bool,
         users: &dyn Fn(&str) -> Vec<(String, bool)>,
         removed: &mut Vec<Removed>,
-    ) {
+    ) -> u64 {
         let mut next = Some(id.clone());
         while let Some(id) = next.take() {
             let mut index = self.lock();
@@ -130,11 +144,6 @@ impl ImageStore {
                 }
             }
         }
-        if self.lock().unread > 0 {
-            return;
-        }
-        let used: HashSet<Digest> =
-            self.lock().images.values().flat_map(|h| h.layers.iter().map(|l| l.chain.clone())).collect();
-        self.layers.collect(&used);
+        self.collect()
     }
 }

@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Result, io};
 use crate::reference::Reference;
 use crate::store::{Held, ImageStore};
+use crate::substitute::Substituted;
 
 fn append(tar: &mut tar::Builder<&mut dyn Write>, name: &str, bytes: &[u8]) -> Result<()> {
     append_reader(tar, name, bytes.len() as u64, bytes)
@@ -43,32 +44,33 @@ impl ImageStore {
                 None => wanted.push((id, held, reference.into_iter().collect())),
             }
         }
+        // Nothing of it goes meanwhile.
+        let all = wanted.iter().flat_map(|(_, held, _)| held.layers.iter().map(|l| l.chain.clone()));
+        let _lease = self.leases.take(all.collect(), Vec::new());
         let mut tar = tar::Builder::new(to);
         let mut written = HashSet::new();
         let (mut legacy, mut manifests) = (Vec::new(), Vec::new());
         for (id, held, references) in &wanted {
             let blob = |hex: &str| format!("blobs/sha256/{hex}");
-            for layer in &held.layers {
+            // Layers that are not here are left out, and described as registries have them.
+            let absent = held.extra.substituted.as_ref().map(Substituted::noted).unwrap_or_default();
+            for layer in held.own_layers() {
                 if written.insert(layer.diff.clone()) {
                     append_reader(
                         &mut tar,
                         &blob(layer.diff.hex()),
                         layer.tar_size,
-                        self.layers.tar(&layer.diff)?,
+                        self.layers.tar(layer)?,
                     )?;
                 }
             }
             if written.insert(id.clone()) {
                 append(&mut tar, &blob(id.hex()), &held.raw)?;
             }
-            let layers: Vec<_> = held
-                .layers
-                .iter()
-                .map(|l| {
-                    json!({"mediaType": "application/vnd.oci.image.layer.v1.tar",
-                           "digest": l.diff, "size": l.tar_size})
-                })
-                .collect();
+            let layers = absent.iter().map(|l| json!(l)).chain(held.own_layers().iter().map(|l| {
+                json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": l.diff, "size": l.tar_size})
+            }));
+            let layers: Vec<_> = layers.collect();
             let manifest = json!({
                 "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
@@ -98,11 +100,18 @@ impl ImageStore {
                 ])));
             }
             let tags: Vec<String> = references.iter().map(Reference::familiar).collect();
-            legacy.push(json!({
+            let files = absent.iter().map(|l| &l.digest).chain(held.own_layers().iter().map(|l| &l.diff));
+            let mut item = json!({
                 "Config": blob(id.hex()),
                 "RepoTags": if tags.is_empty() { serde_json::Value::Null } else { json!(tags) },
-                "Layers": held.layers.iter().map(|l| blob(l.diff.hex())).collect::<Vec<_>>(),
-            }));
+                "Layers": files.map(|digest| blob(digest.hex())).collect::<Vec<_>>(),
+            });
+            if !absent.is_empty() {
+                // dockerd's own field for layers that are had from elsewhere, by diff ID.
+                let sources = held.config.rootfs.diff_ids.iter().map(ToString::to_string).zip(&absent);
+                item["LayerSources"] = json!(sources.collect::<BTreeMap<_, _>>());
+            }
+            legacy.push(item);
         }
         let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
         append(&mut tar, "index.json", index.to_string().as_bytes())?;

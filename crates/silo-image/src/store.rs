@@ -2,7 +2,8 @@
 //!
 //! `images/<hex>.json` is an image's config, byte for byte; `references.json` maps names to IDs and is written last.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,8 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::ImageConfig;
 use crate::digest::{ChainId, Digest};
 use crate::error::{ImageError, Result, io};
+use crate::holders::Holders;
 use crate::layers::{LayerRecord, Layers, chains};
+use crate::lease::{Claims, Leases};
 use crate::reference::Reference;
+use crate::registry::slots::Slots;
+use crate::substitute::{Substituted, effective};
 
 /// An image as it is shown.
 #[derive(Debug, Clone)]
@@ -22,8 +27,10 @@ pub struct Image {
     pub id: Digest,
     /// The config.
     pub config: ImageConfig,
-    /// Names as users write them, sorted.
+    /// Names with tags as users write them, sorted.
     pub references: Vec<String>,
+    /// Names with digests of manifests that registries have of it.
+    pub digests: Vec<String>,
     /// Bytes of all its layers.
     pub size: u64,
     /// When.
@@ -61,14 +68,51 @@ pub struct HistoryLine {
 pub(crate) struct Extra {
     pub(crate) parent: Option<Digest>,
     pub(crate) last_tagged: Option<Timestamp>,
+    /// Manifests of it that registries have, the newest last, and indexes that it was chosen from.
+    pub(crate) manifests: Vec<KeptManifest>,
+    /// Its lowest layers, if another image's are here in their place.
+    pub(crate) substituted: Option<Substituted>,
 }
+
+/// A manifest or index in the content, byte for byte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KeptManifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+}
+
+/// Manifests of an image that are kept.
+const MAX_MANIFESTS: usize = 16;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) raw: Vec<u8>,
     pub(crate) config: ImageConfig,
+    /// Those that are here, lowest first.
     pub(crate) layers: Vec<LayerRecord>,
     pub(crate) extra: Extra,
+}
+
+impl Held {
+    /// Diff IDs of the layers that are here, lowest first.
+    pub(crate) fn diffs(&self) -> Vec<Digest> {
+        self.layers.iter().map(|l| l.diff.clone()).collect()
+    }
+
+    /// The layers that are this image's own or its parents', from its config: without those of a substitute.
+    pub(crate) fn own_layers(&self) -> &[LayerRecord] {
+        let others = self.extra.substituted.as_ref().map_or(0, |s| s.diffs.len());
+        self.layers.get(others..).unwrap_or_default()
+    }
+
+    /// Bytes of each layer of its config, lowest first; those of a substitute are told of the lowest.
+    fn sizes(&self) -> Vec<u64> {
+        let own = self.own_layers();
+        let Some(substituted) = &self.extra.substituted else { return own.iter().map(|l| l.size).collect() };
+        let here: u64 = self.layers[..self.layers.len() - own.len()].iter().map(|l| l.size).sum();
+        let rest = substituted.layers.iter().skip(1).map(|_| 0);
+        std::iter::once(here).chain(rest).chain(own.iter().map(|l| l.size)).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -88,13 +132,24 @@ pub struct ImageStore {
     references: PathBuf,
     pub(crate) scratch: PathBuf,
     pub(crate) index: Mutex<Index>,
-    /// One change of layers at a time, so that collection never meets a layer without its image.
+    /// One change of layers at a time, so that collection never meets a layer without its image; what takes longer has a
+    /// lease.
     pub(crate) writing: Mutex<()>,
+    pub(crate) leases: Leases,
+    /// Of builds under way.
+    pub(crate) states: Holders<Held>,
+    pub(crate) claims: Claims,
+    /// One layer at a time: it has all processors.
+    pub(crate) compressing: Mutex<()>,
+    /// Of all pulls, and of all pushes.
+    pub(crate) downloading: Slots,
+    pub(crate) uploading: Slots,
 }
 
 impl ImageStore {
-    /// Opens (or makes) the store below `root`; what a crash left half-done is removed.
-    pub fn open(root: &Path) -> Result<Self> {
+    /// Opens (or makes) the store below `root`; what a crash left half-done is removed. `keep`: leases taken before
+    /// anything is collected.
+    pub fn open(root: &Path, keep: impl FnOnce(&Self)) -> Result<Self> {
         let store = Self {
             layers: Layers::open(root)?,
             images: root.join("images"),
@@ -102,21 +157,40 @@ impl ImageStore {
             scratch: root.join("tmp"),
             index: Mutex::default(),
             writing: Mutex::new(()),
+            leases: Leases::default(),
+            states: Holders::default(),
+            claims: Claims::default(),
+            compressing: Mutex::new(()),
+            downloading: Slots::default(),
+            uploading: Slots::default(),
         };
         let _ = std::fs::remove_dir_all(&store.scratch);
         for dir in [&store.images, &store.scratch] {
             std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
         }
         store.read()?;
+        keep(&store);
+        // What a crash left of work that came to no image.
+        store.collect();
         Ok(store)
     }
 
     fn read(&self) -> Result<()> {
         let mut index = self.lock();
+        let new = self.suspects()?;
         for entry in std::fs::read_dir(&self.images).map_err(io("reading images"))?.flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(hex) = name.strip_suffix(".json").filter(|n| !n.contains('.')) else { continue };
+            let Some(hex) = name.strip_suffix(".json").filter(|n| !n.contains('.')) else {
+                // What a crash left of an image whose config was not there yet, or not any more.
+                let of = name.strip_suffix(".extra.json").map(|hex| self.images.join(format!("{hex}.json")));
+                if of.is_some_and(|config| !config.exists())
+                    || name.starts_with(silo_sys::atomic_file::TEMP_PREFIX)
+                {
+                    let _ = std::fs::remove_file(&path);
+                }
+                continue;
+            };
             let raw = std::fs::read(&path).map_err(io(format!("reading {}", path.display())))?;
             let id = Digest::of(&raw);
             if id.hex() != hex {
@@ -124,9 +198,13 @@ impl ImageStore {
                 index.unread += 1;
                 continue;
             }
-            match self.held(raw, &id) {
+            match self.held(raw, &id, self.extra(&id)) {
                 Ok(held) => {
                     index.images.insert(id, held);
+                }
+                Err(e) if new.contains(&id) => {
+                    tracing::warn!("image {id} was new when the machine stopped; it is removed: {e}");
+                    self.forget_files(&id);
                 }
                 Err(e) => {
                     tracing::error!("image {id}: {e}; it and its layers are left alone");
@@ -146,18 +224,49 @@ impl ImageStore {
         Ok(())
     }
 
-    fn held(&self, raw: Vec<u8>, id: &Digest) -> Result<Held> {
+    /// Looks at what may not have been on disk when the machine stopped; returns the images.
+    fn suspects(&self) -> Result<HashSet<Digest>> {
+        let settle = |dir: &Path| self.layers.unsynced.settle(dir).map_err(io("syncing images"));
+        let mut suspects = settle(&self.images)?;
+        suspects.extend(settle(self.references.parent().unwrap_or(Path::new("/")))?);
+        let mut images = HashSet::new();
+        for suspect in suspects {
+            let text = std::fs::read(&suspect.marked).unwrap_or_default();
+            let name = suspect.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let id = Digest::of(&text);
+            let is_config = name == format!("{}.json", id.hex());
+            let is_ours = name == "references.json" || name.ends_with(".extra.json");
+            if is_config || (is_ours && serde_json::from_slice::<serde_json::Value>(&text).is_ok()) {
+                suspect.clear().map_err(io(format!("keeping {name}")))?;
+                images.extend(is_config.then_some(id));
+            } else {
+                tracing::warn!("{name} was new when the machine stopped and is not whole; it is removed");
+                suspect.remove();
+            }
+        }
+        Ok(images)
+    }
+
+    fn extra(&self, id: &Digest) -> Extra {
+        let text = self.layers.unsynced.read(&self.extra_path(id)).ok();
+        text.and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn held(&self, raw: Vec<u8>, id: &Digest, extra: Extra) -> Result<Held> {
         let config: ImageConfig = serde_json::from_slice(&raw)
             .map_err(|e| ImageError::Invalid(format!("image config {id} cannot be read: {e}")))?;
         let mut layers = Vec::new();
-        let diffs = &config.rootfs.diff_ids;
-        for (diff, chain) in diffs.iter().zip(chains(diffs)) {
+        let diffs = effective(&config.rootfs.diff_ids, extra.substituted.as_ref())?;
+        for (diff, chain) in diffs.iter().zip(chains(&diffs)) {
             let layer = self.layers.get(&chain);
             layers
                 .push(layer.ok_or_else(|| ImageError::Invalid(format!("layer {diff} of {id} is missing")))?);
         }
-        let extra = std::fs::read(self.extra_path(id)).ok().and_then(|t| serde_json::from_slice(&t).ok());
-        Ok(Held { raw, config, layers, extra: extra.unwrap_or_default() })
+        Ok(Held { raw, config, layers, extra })
+    }
+
+    pub(crate) fn config_path(&self, id: &Digest) -> PathBuf {
+        self.images.join(format!("{}.json", id.hex()))
     }
 
     fn extra_path(&self, id: &Digest) -> PathBuf {
@@ -169,29 +278,75 @@ impl ImageStore {
     }
 
     /// Enters an image whose layers are there.
-    pub(crate) fn enter(&self, raw: Vec<u8>, parent: Option<Digest>) -> Result<Digest> {
+    pub(crate) fn enter(
+        &self,
+        raw: Vec<u8>,
+        parent: Option<Digest>,
+        substituted: Option<Substituted>,
+    ) -> Result<Digest> {
         let id = Digest::of(&raw);
         let mut index = self.lock();
         if index.images.contains_key(&id) {
             return Ok(id);
         }
-        let mut held = self.held(raw, &id)?;
-        held.extra.parent = parent;
+        let held = self.held(raw, &id, Extra { parent, substituted, ..self.extra(&id) })?;
         self.write_extra(&id, &held.extra)?;
-        let path = self.images.join(format!("{}.json", id.hex()));
-        silo_sys::atomic_file::write(&path, &held.raw).map_err(io("writing an image's config"))?;
+        // An image is on disk when its layers are.
+        let later = self.layers.unsynced.is_pending(&self.extra_path(&id))
+            || held.layers.iter().any(|l| !self.layers.is_synced(&l.chain));
+        self.layers
+            .unsynced
+            .write(&self.config_path(&id), &held.raw, later)
+            .map_err(io("writing an image's config"))?;
         index.images.insert(id.clone(), held);
         Ok(id)
     }
 
     fn write_extra(&self, id: &Digest, extra: &Extra) -> Result<()> {
         let text = serde_json::to_vec(extra).map_err(|e| io("image record")(e.into()))?;
-        silo_sys::atomic_file::write(&self.extra_path(id), &text).map_err(io("writing an image's record"))
+        self.write_small(&self.extra_path(id), &text).map_err(io("writing an image's record"))
     }
 
     pub(crate) fn write_references(&self, index: &Index) -> Result<()> {
         let text = serde_json::to_vec_pretty(&index.references).map_err(|e| io("references")(e.into()))?;
-        silo_sys::atomic_file::write(&self.references, &text).map_err(io("writing references.json"))
+        self.write_small(&self.references, &text).map_err(io("writing references.json"))
+    }
+
+    /// Writes what may speak of images that are not on disk yet.
+    fn write_small(&self, path: &Path, text: &[u8]) -> std::io::Result<()> {
+        let unsynced = &self.layers.unsynced;
+        unsynced.write(path, text, unsynced.any())
+    }
+
+    /// Removes layers and content that no image and no running work needs; returns the layers' bytes.
+    pub(crate) fn collect(&self) -> u64 {
+        self.leases.collecting(|mut chains, mut blobs| {
+            let index = self.lock();
+            // Of an image that cannot be read nobody knows what it needs.
+            if index.unread > 0 {
+                return 0;
+            }
+            for held in index.images.values() {
+                chains.extend(held.layers.iter().map(|l| l.chain.clone()));
+                blobs.extend(held.extra.manifests.iter().map(|m| m.digest.clone()));
+            }
+            drop(index);
+            self.layers.collect(&chains, &blobs)
+        })
+    }
+
+    /// Notes that a registry has an image under a digest: `name` without tag, the manifests kept before.
+    pub(crate) fn known_as(&self, id: &Digest, name: &Reference, manifests: Vec<KeptManifest>) -> Result<()> {
+        let mut index = self.lock();
+        let Some(held) = index.images.get_mut(id) else { return Err(ImageError::NotFound(id.to_string())) };
+        let kept = &mut held.extra.manifests;
+        kept.retain(|k| !manifests.contains(k));
+        kept.extend(manifests);
+        let old = kept.len().saturating_sub(MAX_MANIFESTS);
+        kept.drain(..old);
+        self.write_extra(id, &held.extra)?;
+        index.references.insert(name.to_string(), id.clone());
+        self.write_references(&index)
     }
 
     /// Gives an image a name; one that another image had moves.
@@ -200,6 +355,9 @@ impl ImageStore {
             return Err(ImageError::Invalid("refusing to create a tag with a digest reference".to_owned()));
         }
         let mut index = self.lock();
+        if !index.images.contains_key(id) {
+            return Err(ImageError::NotFound(id.to_string()));
+        }
         index.references.insert(reference.to_string(), id.clone());
         self.write_references(&index)?;
         if let Some(held) = index.images.get_mut(id) {
@@ -210,18 +368,23 @@ impl ImageStore {
     }
 
     pub(crate) fn forget_files(&self, id: &Digest) {
-        let _ = std::fs::remove_file(self.images.join(format!("{}.json", id.hex())));
-        let _ = std::fs::remove_file(self.extra_path(id));
+        self.layers.unsynced.remove(&self.config_path(id));
+        self.layers.unsynced.remove(&self.extra_path(id));
     }
 
     /// The ID that a user means by a name, a digest or the beginning of an ID.
     pub(crate) fn resolve(&self, index: &Index, name: &str) -> Result<Digest> {
         let not_found = || ImageError::NotFound(shown(name));
         if let Some(id) = Digest::parse(name).or_else(|| Digest::parse(&format!("sha256:{name}"))) {
-            return if index.images.contains_key(&id) { Ok(id) } else { Err(not_found()) };
+            let known = index.images.contains_key(&id) || self.states.get(&id).is_some();
+            return if known { Ok(id) } else { Err(not_found()) };
         }
         if let Ok(reference) = Reference::parse(name) {
             if let Some(id) = index.references.get(&reference.to_string()) {
+                return Ok(id.clone());
+            }
+            // The digest says it all.
+            if let Some(id) = index.references.get(&reference.canonical()) {
                 return Ok(id.clone());
             }
             if let Some(digest) = &reference.digest
@@ -244,18 +407,17 @@ impl ImageStore {
     }
 
     fn image(&self, index: &Index, id: &Digest, held: &Held) -> Image {
-        let references: Vec<String> = index
-            .references
-            .iter()
-            .filter(|(_, of)| *of == id)
-            .filter_map(|(name, _)| Some(Reference::parse(name).ok()?.familiar()))
-            .collect();
+        let all = index.references.iter().filter(|(_, of)| *of == id);
+        let all = all.filter_map(|(name, _)| Reference::parse(name).ok());
+        let (digests, references): (Vec<Reference>, Vec<Reference>) = all.partition(|r| r.digest.is_some());
+        let familiar = |list: Vec<Reference>| list.iter().map(Reference::familiar).collect();
         let mut dirs: Vec<PathBuf> = held.layers.iter().rev().map(|l| self.layers.dir(&l.chain)).collect();
         let upper_dir = if dirs.is_empty() { PathBuf::new() } else { dirs.remove(0) };
         Image {
             id: id.clone(),
             config: held.config.clone(),
-            references,
+            references: familiar(references),
+            digests: familiar(digests),
             size: held.layers.iter().map(|l| l.size).sum(),
             created: held.config.created,
             parent: held.extra.parent.clone().filter(|p| index.images.contains_key(p)),
@@ -265,12 +427,18 @@ impl ImageStore {
         }
     }
 
+    /// An image, or a build's state.
+    fn known<'i>(&self, index: &'i Index, id: &Digest) -> Option<Cow<'i, Held>> {
+        let state = || self.states.get(id).map(Cow::Owned);
+        index.images.get(id).map(Cow::Borrowed).or_else(state)
+    }
+
     /// One image.
     pub fn get(&self, name: &str) -> Result<Image> {
         let index = self.lock();
         let id = self.resolve(&index, name)?;
-        let held = index.images.get(&id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
-        Ok(self.image(&index, &id, held))
+        let held = self.known(&index, &id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
+        Ok(self.image(&index, &id, &held))
     }
 
     /// All images, newest first.
@@ -286,7 +454,7 @@ impl ImageStore {
     pub fn chain(&self, name: &str) -> Result<Vec<PathBuf>> {
         let index = self.lock();
         let id = self.resolve(&index, name)?;
-        let held = index.images.get(&id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
+        let held = self.known(&index, &id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
         if held.layers.is_empty() {
             return Err(ImageError::Invalid(format!("image {name} has no layers")));
         }
@@ -297,8 +465,8 @@ impl ImageStore {
     pub fn chain_id(&self, name: &str) -> Result<ChainId> {
         let index = self.lock();
         let id = self.resolve(&index, name)?;
-        let held = index.images.get(&id).and_then(|held| held.layers.last());
-        held.map(|layer| layer.chain.clone())
+        let held = self.known(&index, &id);
+        held.and_then(|held| held.layers.last().map(|layer| layer.chain.clone()))
             .ok_or_else(|| ImageError::Invalid(format!("image {name} has no layers")))
     }
 
@@ -307,6 +475,7 @@ impl ImageStore {
         let index = self.lock();
         // Of an image that cannot be read nobody knows the layers.
         index.unread > 0
+            || self.states.any(|held| held.layers.last().is_some_and(|l| l.chain.hex() == hex))
             || index.images.values().any(|held| held.layers.last().is_some_and(|l| l.chain.hex() == hex))
     }
 
@@ -342,7 +511,7 @@ impl ImageStore {
         let id = self.resolve(&index, name)?;
         let held = index.images.get(&id).ok_or_else(|| ImageError::NotFound(shown(name)))?;
         let image = self.image(&index, &id, held);
-        let mut sizes = held.layers.iter().map(|l| l.size);
+        let mut sizes = held.sizes().into_iter();
         let mut lines: Vec<HistoryLine> = held
             .config
             .history
@@ -375,7 +544,7 @@ impl ImageStore {
     }
 
     /// Bytes of all layers, each once.
-    pub fn layers_size(&self) -> u64 {
+    pub(crate) fn layers_size(&self) -> u64 {
         self.layers.all().iter().map(|l| l.size).sum()
     }
 

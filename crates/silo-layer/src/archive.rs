@@ -1,13 +1,18 @@
 //! Reads a tar archive entry by entry, with every size bounded and PAX values of any bytes.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use tar::{EntryType, Header};
 
 use crate::LayerError;
+use crate::record::Record;
 
 /// Largest extension header (names, attributes) that is taken.
 const LARGEST_EXTENSION: u64 = 1 << 20;
+/// Bytes that are read and written at once.
+const PIECE: usize = 128 << 10;
 
 /// One entry, with all extension headers applied.
 pub(crate) struct Item {
@@ -46,14 +51,65 @@ struct Extended {
 /// The archive; after [`Reader::next`] it reads as the content of that entry.
 pub(crate) struct Reader<'a> {
     from: &'a mut dyn Read,
+    record: Option<&'a mut dyn Record>,
     left: u64,
     padding: u64,
     last: Vec<u8>,
+    piece: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(from: &'a mut dyn Read) -> Self {
-        Self { from, left: 0, padding: 0, last: Vec::new() }
+        Self { from, record: None, left: 0, padding: 0, last: Vec::new(), piece: Vec::new() }
+    }
+
+    /// Reads with a record of what is read.
+    pub(crate) fn recorded(from: &'a mut dyn Read, record: &'a mut dyn Record) -> Self {
+        Self { record: Some(record), ..Self::new(from) }
+    }
+
+    /// The record, for what becomes of the tree.
+    pub(crate) fn record(&mut self) -> Option<&mut (dyn Record + 'a)> {
+        self.record.as_deref_mut()
+    }
+
+    /// Writes what is left of the entry's content. `at`: where the file, empty until now, really is in the tree.
+    pub(crate) fn copy_to(&mut self, file: &mut File, at: Option<&Path>) -> io::Result<()> {
+        let told = match (&mut self.record, at) {
+            (Some(record), Some(at)) if self.left > 0 => {
+                record.file(at, self.left)?;
+                true
+            }
+            _ => false,
+        };
+        self.piece.resize(PIECE, 0);
+        while self.left > 0 {
+            let mut filled = 0;
+            let wanted = self.left.min(PIECE as u64) as usize;
+            while filled < wanted {
+                match self.from.read(&mut self.piece[filled..wanted]) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(n) => filled += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            if let (Some(record), false) = (&mut self.record, told) {
+                record.bytes(&self.piece[..wanted])?;
+            }
+            file.write_all(&self.piece[..wanted])?;
+            self.left -= wanted as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads from the archive itself, telling the record.
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        if let Some(record) = &mut self.record {
+            record.bytes(&buffer[..n])?;
+        }
+        Ok(n)
     }
 
     fn damaged(&self, source: io::Error) -> LayerError {
@@ -163,7 +219,7 @@ impl<'a> Reader<'a> {
         (self.left, self.padding) = (0, 0);
         while rest > 0 {
             let part = rest.min(buffer.len() as u64) as usize;
-            match self.from.read(&mut buffer[..part])? {
+            match self.take(&mut buffer[..part])? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => rest -= n as u64,
             }
@@ -176,7 +232,7 @@ impl<'a> Reader<'a> {
         let block = header.as_mut_bytes();
         let mut filled = 0;
         while filled < block.len() {
-            match self.from.read(&mut block[filled..]) {
+            match self.take(&mut block[filled..]) {
                 Ok(0) if filled == 0 => return Ok(None),
                 Ok(0) => return Err(self.damaged(io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => filled += n,
@@ -187,16 +243,24 @@ impl<'a> Reader<'a> {
         if block.iter().all(|b| *b == 0) {
             return Ok(None);
         }
-        let sum: u32 = block
-            .iter()
-            .enumerate()
-            .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
-            .sum();
-        if header.cksum().ok() != Some(sum) {
+        if !is_sound(&header) {
             return Err(self.bad("the header's checksum is wrong: not a tar archive?"));
         }
         Ok(Some(header))
     }
+}
+
+/// Whether the first 512 bytes of a file are a tar's header: their checksum says so.
+pub fn is_tar_header(block: &[u8; 512]) -> bool {
+    let mut header = Header::new_old();
+    header.as_mut_bytes().copy_from_slice(block);
+    is_sound(&header)
+}
+
+fn is_sound(header: &Header) -> bool {
+    let bytes = header.as_bytes().iter().enumerate();
+    let sum = bytes.map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+    header.cksum().ok() == Some(sum)
 }
 
 impl Read for Reader<'_> {
@@ -205,7 +269,7 @@ impl Read for Reader<'_> {
         if part == 0 {
             return Ok(0);
         }
-        let n = self.from.read(&mut buffer[..part])?;
+        let n = self.take(&mut buffer[..part])?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,19 +1,16 @@
 //! Copies a tree out of a chain of unpacked layers: what a new volume begins with.
 
-use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use crate::merge::{self, Seen};
 use crate::place;
-
-/// Links followed on the way before giving up.
-const MOST_LINKS: usize = 40;
+use crate::resolve::resolve;
 
 /// Copies the file or tree that a chain of unpacked layers shows at `inside` into the existing directory `to`.
 ///
@@ -22,7 +19,12 @@ const MOST_LINKS: usize = 40;
 /// `inside` are resolved within the layers. If the layers show nothing there, nothing happens.
 pub fn copy_up(layers: &[PathBuf], files: &str, inside: &Path, to: &Path) -> io::Result<()> {
     let roots: Vec<PathBuf> = layers.iter().map(|l| l.join(files)).filter(|l| l.is_dir()).collect();
-    let Some(seen) = resolve(&roots, inside)? else { return Ok(()) };
+    let seen = match resolve(&roots, inside, false) {
+        // A file on the way: nothing shows below it.
+        Err(e) if Errno::from_io_error(&e) == Some(Errno::NOTDIR) => return Ok(()),
+        other => other?.seen,
+    };
+    let Some(seen) = seen else { return Ok(()) };
     let mut links = HashMap::new();
     if seen.kind() != FileType::Directory {
         let name = inside.file_name().unwrap_or_default();
@@ -30,49 +32,6 @@ pub fn copy_up(layers: &[PathBuf], files: &str, inside: &Path, to: &Path) -> io:
     }
     children(&seen, to, &mut links)?;
     attributes(&seen, to)
-}
-
-fn resolve(roots: &[PathBuf], inside: &Path) -> io::Result<Option<Seen>> {
-    let parts = |path: &Path| -> Vec<OsString> {
-        let named = |c: Component<'_>| match c {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        };
-        path.components().filter_map(named).collect()
-    };
-    let Some(top) = roots.first() else { return Ok(None) };
-    let root = || -> io::Result<Seen> { Ok(Seen { stat: fs::lstat(top)?, paths: roots.to_vec() }) };
-    let mut way = vec![root()?];
-    let mut todo = VecDeque::from(parts(inside));
-    let mut links = 0;
-    while let Some(name) = todo.pop_front() {
-        if name == ".." {
-            way.truncate((way.len() - 1).max(1));
-            continue;
-        }
-        let Some(here) = way.last() else { return Ok(None) };
-        if here.kind() != FileType::Directory {
-            return Ok(None);
-        }
-        let Some(seen) = merge::lookup(&here.paths, &name)? else { return Ok(None) };
-        if seen.kind() != FileType::Symlink {
-            way.push(seen);
-            continue;
-        }
-        links += 1;
-        if links > MOST_LINKS {
-            return Err(Errno::LOOP.into());
-        }
-        let target = std::fs::read_link(seen.path())?;
-        if target.is_absolute() {
-            way.truncate(1);
-        }
-        for part in parts(&target).into_iter().rev() {
-            todo.push_front(part);
-        }
-    }
-    Ok(way.pop())
 }
 
 /// Where the files with several names have been copied to, by device and inode.
@@ -96,6 +55,11 @@ pub(crate) fn copy_linked(seen: &Seen, to: &Path, links: &mut Links) -> io::Resu
     copy(seen, to, links)?;
     links.insert(key, to.to_owned());
     Ok(())
+}
+
+/// Copies what is no directory; a whiteout too.
+pub(crate) fn copy_alone(seen: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
+    copy(seen, to, links)
 }
 
 fn copy(seen: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
@@ -129,7 +93,8 @@ fn copy(seen: &Seen, to: &Path, links: &mut Links) -> io::Result<()> {
     attributes(seen, to)
 }
 
-fn attributes(seen: &Seen, to: &Path) -> io::Result<()> {
+/// Gives a copy its owner, mode, attributes and times.
+pub(crate) fn attributes(seen: &Seen, to: &Path) -> io::Result<()> {
     let stat = &seen.stat;
     place::chown(fs::CWD, to.as_os_str(), (stat.st_uid, stat.st_gid))?;
     if seen.kind() != FileType::Symlink {

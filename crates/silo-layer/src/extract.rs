@@ -24,12 +24,18 @@ pub struct ExtractOptions {
     pub id_offset: u32,
 }
 
-/// Extracts a plain tar beneath `path`, a directory inside `root`; links are resolved inside `root` only.
+/// Where an entry of this name goes, an absolute path inside the root; `None`: it is the directory extracted into. The error
+/// says why it goes nowhere.
+pub type Places<'a> = dyn FnMut(&[u8]) -> Result<Option<PathBuf>, String> + 'a;
+
+/// Extracts a plain tar beneath `path`, a directory inside `root`; links are resolved inside `root` only. Names are paths
+/// below `path` unless `places` tells otherwise.
 pub fn extract(
     root: BorrowedFd<'_>,
     path: &Path,
     tar: &mut dyn Read,
     options: &ExtractOptions,
+    mut places: Option<&mut Places<'_>>,
 ) -> Result<(), LayerError> {
     let mut base = PathBuf::new();
     for part in path.components() {
@@ -49,10 +55,20 @@ pub fn extract(
     place.no_overwrite_dir_non_dir = options.no_overwrite_dir_non_dir;
     let mut reader = Reader::new(tar);
     while let Some(mut item) = reader.next()? {
-        let inside = clean(&item.name, &item.name)?;
+        let mut at = |name: &[u8]| match &mut places {
+            Some(places) => match places(name) {
+                Ok(at) => Ok(at.map(|at| at.strip_prefix("/").unwrap_or(&at).to_owned())),
+                Err(why) => Err(LayerError::hostile(&item.name, why)),
+            },
+            None => {
+                let inside = clean(&item.name, name)?;
+                Ok(Some(inside).filter(|p| !p.as_os_str().is_empty()).map(|p| base.join(p)))
+            }
+        };
+        let inside = at(&item.name)?;
         if item.kind.is_hard_link() {
             // Named relative to where the archive is extracted.
-            let target = base.join(clean(&item.name, &item.link)?);
+            let target = at(&item.link)?.unwrap_or_else(|| base.clone());
             item.link = target.into_os_string().into_encoded_bytes();
         }
         let (uid, gid) = match options.owner {
@@ -61,11 +77,9 @@ pub fn extract(
             None => (0, 0),
         };
         let owner = (uid.saturating_add(options.id_offset), gid.saturating_add(options.id_offset));
-        if inside.as_os_str().is_empty() {
-            // The directory itself is the container's and stays as it is.
-            continue;
-        }
-        place.put(&item, &base.join(inside), owner, &mut reader)?;
+        // The directory itself is the container's and stays as it is.
+        let Some(inside) = inside else { continue };
+        place.put(&item, &inside, owner, &mut reader)?;
     }
     place.finish()
 }

@@ -6,24 +6,39 @@ mod decompress;
 mod diff;
 mod error;
 mod extract;
+mod look;
 mod merge;
 mod pack;
 mod place;
+mod record;
+mod rename;
+mod resolve;
+mod squash;
+mod strip;
 mod unpack;
 mod usage;
 mod whiteout;
 mod windows;
 mod write;
 
+pub use archive::is_tar_header;
 pub use copy::copy_up;
-pub use decompress::{Compression, decompress, detect};
+pub use decompress::{Compression, Plain, decompress, detect};
 pub use diff::{Change, ChangeKind, changes};
 pub use error::LayerError;
-pub use extract::{ExtractOptions, extract};
-pub use pack::{pack_tree, pack_upper};
-pub use unpack::{Limits, Unpacked, unpack};
+pub use extract::{ExtractOptions, Places, extract};
+pub use look::{Found, look};
+pub use merge::{Seen, lookup as lookup_merged, names as merged_names};
+pub use pack::{pack_tree, pack_upper, pack_uppers};
+pub use record::Record;
+pub use rename::rename_entries;
+pub use resolve::{Resolved, resolve};
+pub use squash::squash;
+pub use strip::strip_mount_points;
+pub use unpack::{Limits, Unpacked, unpack, unpack_recorded};
 pub use usage::usage;
 pub use windows::{
-    WINDOWS_ROOTS, WindowsRoot, WindowsUpper, find_windows, fuzz_windows, pack_windows_root,
-    pack_windows_tree, pack_windows_upper, unpack_windows,
+    OwnFiles, WINDOWS_ROOTS, WindowsRoot, WindowsUpper, check_windows_name, find_windows, fold_windows_name,
+    fuzz_windows, pack_windows_root, pack_windows_tree, pack_windows_upper, unpack_windows,
+    unpack_windows_recorded,
 };

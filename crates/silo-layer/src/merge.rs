@@ -10,26 +10,29 @@ use rustix::io::Errno;
 
 use crate::whiteout;
 
-/// One visible node.
-pub(crate) struct Seen {
-    pub(crate) stat: fs::Stat,
+/// One visible node of a chain.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Itself, not what it leads to.
+    pub stat: fs::Stat,
     /// Where it is; of a directory, all the directories that make it up, uppermost first.
-    pub(crate) paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
 }
 
 impl Seen {
-    pub(crate) fn kind(&self) -> FileType {
+    /// Its type.
+    pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
     /// The uppermost of the paths.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.paths.first().map_or(Path::new(""), PathBuf::as_path)
     }
 }
 
 /// The node `name` in the merged directory `dirs` (uppermost first).
-pub(crate) fn lookup(dirs: &[PathBuf], name: &OsStr) -> io::Result<Option<Seen>> {
+pub fn lookup(dirs: &[PathBuf], name: &OsStr) -> io::Result<Option<Seen>> {
     let mut seen: Option<Seen> = None;
     for dir in dirs {
         let path = dir.join(name);
@@ -55,7 +58,7 @@ pub(crate) fn lookup(dirs: &[PathBuf], name: &OsStr) -> io::Result<Option<Seen>>
 }
 
 /// The names in the merged directory `dirs`, sorted.
-pub(crate) fn names(dirs: &[PathBuf]) -> io::Result<BTreeSet<OsString>> {
+pub fn names(dirs: &[PathBuf]) -> io::Result<BTreeSet<OsString>> {
     let (mut names, mut gone) = (BTreeSet::new(), HashSet::new());
     for dir in dirs {
         for entry in std::fs::read_dir(dir)? {

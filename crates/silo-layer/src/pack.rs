@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -45,6 +45,21 @@ pub fn pack_upper(upper: &Path, id_offset: u32, own: &[&str], to: &mut dyn Write
         Packer { writer: Writer::new(to, id_offset), overlay: true, own, mount: None, links: HashMap::new() };
     packer.children(&node, b"", 0)?;
     packer.writer.finish().map_err(|e| LayerError::io("writing the archive of", upper, e))
+}
+
+/// Writes overlay upper directories as one layer, each under a name of its own; those that are not there are left out.
+pub fn pack_uppers(uppers: &[(String, PathBuf)], to: &mut dyn Write) -> Result<(), LayerError> {
+    let mut writer = Writer::new(to, 0);
+    for (name, upper) in uppers {
+        let failed = |e: Errno| LayerError::io("opening", upper, e);
+        let node = match fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => continue,
+            other => other.map_err(failed)?,
+        };
+        let stat = fs::fstat(&node).map_err(failed)?;
+        writer = pack_layer_node(writer, node, &stat, name)?;
+    }
+    writer.finish().map_err(|e| LayerError::io("writing the archive of", Path::new("upper"), e))
 }
 
 /// Writes a directory of an unpacked Linux layer under `name`, whiteouts spelled out.

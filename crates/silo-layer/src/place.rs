@@ -62,20 +62,35 @@ pub(crate) struct Place {
     /// Added to the owner of directories nobody named.
     pub(crate) id_offset: u32,
     pub(crate) no_overwrite_dir_non_dir: bool,
-    /// The directory of the entry before: most entries share it.
-    cache: Option<(PathBuf, OwnedFd)>,
+    /// Where the tree that is recorded really is; this one's root is that, or below it.
+    recorded: Option<PathBuf>,
+    /// The directory of the entry before, and where it is in the tree that is recorded: most entries share it.
+    cache: Option<(PathBuf, OwnedFd, PathBuf)>,
     /// Their times are set when nothing is written into them any more.
     times: Vec<(PathBuf, (i64, i64))>,
 }
 
 impl Place {
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self { root, id_offset: 0, no_overwrite_dir_non_dir: false, cache: None, times: Vec::new() }
+        Self {
+            root,
+            id_offset: 0,
+            no_overwrite_dir_non_dir: false,
+            recorded: None,
+            cache: None,
+            times: Vec::new(),
+        }
+    }
+
+    /// From now on the record of the archive is told of files, by their paths below `tree`.
+    pub(crate) fn record(&mut self, tree: impl AsFd) -> io::Result<()> {
+        self.recorded = Some(real_path(tree)?);
+        Ok(())
     }
 
     /// The directory `dir` below the root, made if missing.
     pub(crate) fn parent(&mut self, entry: &[u8], dir: &Path) -> Result<&OwnedFd, LayerError> {
-        let hit = self.cache.as_ref().is_some_and(|(path, _)| path == dir);
+        let hit = self.cache.as_ref().is_some_and(|(path, ..)| path == dir);
         if !hit {
             let fd = self.make(dir).map_err(|e| match Errno::from_io_error(&e) {
                 Some(Errno::NOTDIR) => LayerError::hostile(entry, "a parent of it is not a directory"),
@@ -87,9 +102,17 @@ impl Place {
                 }
                 _ => LayerError::io("making the directory", dir, e),
             })?;
-            self.cache = Some((dir.to_owned(), fd));
+            let real = match &self.recorded {
+                Some(tree) => real_path(&fd).and_then(|path| {
+                    let inside = path.strip_prefix(tree).map(Path::to_owned);
+                    inside.map_err(|_| io::Error::other("it is not in the tree"))
+                }),
+                None => Ok(PathBuf::new()),
+            };
+            let real = real.map_err(|e| LayerError::io("looking where it is:", dir, e))?;
+            self.cache = Some((dir.to_owned(), fd, real));
         }
-        self.cache.as_ref().map(|(_, fd)| fd).ok_or_else(|| LayerError::io("opening", dir, Errno::NOENT))
+        self.cache.as_ref().map(|(_, fd, _)| fd).ok_or_else(|| LayerError::io("opening", dir, Errno::NOENT))
     }
 
     fn make(&self, dir: &Path) -> io::Result<OwnedFd> {
@@ -123,6 +146,7 @@ impl Place {
         &mut self,
         item: &Item,
         path: &Path,
+        content: &mut Reader<'_>,
         make: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<OwnedFd>,
     ) -> Result<OwnedFd, LayerError> {
         let (dir, name) = split(item, path)?;
@@ -142,11 +166,26 @@ impl Place {
                 new: word(item.kind.is_dir()),
             });
         }
-        remove(parent, name, 0).map_err(|e| LayerError::io("replacing", path, e))?;
+        let has_content =
+            was_dir || old.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
+        let real = self.real(name).filter(|_| has_content);
+        let parent = self.parent(&item.name, dir)?;
+        match (content.record(), real) {
+            (Some(record), Some(real)) => record
+                .give_way(&real)
+                .and_then(|(aside, to)| Ok(fs::renameat(parent, name, aside, to)?))
+                .map_err(|e| LayerError::io("replacing", path, e))?,
+            _ => remove(parent, name, 0).map_err(|e| LayerError::io("replacing", path, e))?,
+        }
         let made = make(parent, name).map_err(|e| LayerError::io("making", path, e));
         // The path cached may have led through what was removed.
         self.cache = None;
         made
+    }
+
+    /// Where `name` of the directory that was asked for last is in the tree that is recorded.
+    fn real(&self, name: &OsStr) -> Option<PathBuf> {
+        self.recorded.as_ref().and(self.cache.as_ref()).map(|(.., real)| real.join(name))
     }
 
     /// Creates the entry with everything that belongs to it.
@@ -164,23 +203,32 @@ impl Place {
         };
         let failed = |e: Errno| LayerError::io("setting the owner, mode or times of", path, e);
         let node = match kind {
-            _ if kind.is_hard_link() => return self.hard_link(item, path),
+            _ if kind.is_hard_link() => return self.hard_link(item, path, content),
             _ if kind.is_dir() => {
-                let fd = self.directory(item, path)?;
+                let fd = self.directory(item, path, content)?;
                 self.times.push((path.to_owned(), item.mtime));
                 fd
             }
             _ if kind.is_file() || kind == tar::EntryType::Continuous => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd =
-                    self.replace(item, path, |d, n| fs::openat(d, n, flags, Mode::from_raw_mode(0o600)))?;
+                // What a mode gives to the owner is not given before that is the owner.
+                let mode = Mode::from_raw_mode(item.mode & 0o777);
+                let fd = self.replace(item, path, content, |d, n| fs::openat(d, n, flags, mode))?;
+                let (dir, name) = split(item, path)?;
+                if self.recorded.is_some() {
+                    // It is no longer at hand if something was replaced.
+                    self.parent(&item.name, dir)?;
+                }
+                let real = self.real(name);
                 let mut file = File::from(fd);
-                io::copy(content, &mut file).map_err(|e| LayerError::io("writing", path, e))?;
+                content
+                    .copy_to(&mut file, real.as_deref())
+                    .map_err(|e| LayerError::io("writing", path, e))?;
                 file.into()
             }
             _ if kind.is_symlink() => {
-                self.replace(item, path, |d, n| fs::symlinkat(link, d, n).and_then(|()| pin(d, n)))?
+                self.replace(item, path, content, |d, n| fs::symlinkat(link, d, n).and_then(|()| pin(d, n)))?
             }
             _ => {
                 let (kind, device) = match kind {
@@ -199,13 +247,13 @@ impl Place {
                     }
                 };
                 let mode = Mode::from_raw_mode(item.mode);
-                self.replace(item, path, |d, n| {
+                self.replace(item, path, content, |d, n| {
                     fs::mknodat(d, n, kind, mode, device).and_then(|()| pin(d, n))
                 })?
             }
         };
         // A link of /proc leads to the very node that was opened, whatever its name is by now.
-        let proc = format!("/proc/self/fd/{}", node.as_raw_fd());
+        let proc = || format!("/proc/self/fd/{}", node.as_raw_fd());
         // Mostly it is right already; in a set-group-ID directory it is not.
         let now = fs::fstat(&node).map_err(failed)?;
         if owner != (now.st_uid, now.st_gid) {
@@ -214,14 +262,18 @@ impl Place {
         let mode = Mode::from_raw_mode(item.mode);
         match () {
             () if kind.is_symlink() => Ok(()),
+            // A change of the owner may take bits away.
+            () if owner == (now.st_uid, now.st_gid) && now.st_mode & 0o7777 == item.mode => Ok(()),
             // What is only pinned cannot be changed by its descriptor.
             () if kind.is_fifo() || kind.is_character_special() || kind.is_block_special() => {
-                fs::chmod(&proc, mode)
+                fs::chmod(proc(), mode)
             }
             () => fs::fchmod(&node, mode),
         }
         .map_err(failed)?;
-        self.xattrs(item, path, &proc)?;
+        if !item.xattrs.is_empty() || !item.kept.is_empty() {
+            self.xattrs(item, path, &proc())?;
+        }
         if !kind.is_dir() {
             fs::utimensat(&node, "", &timestamps(item.mtime), AtFlags::EMPTY_PATH).map_err(failed)?;
         }
@@ -254,13 +306,18 @@ impl Place {
         Ok(())
     }
 
-    fn directory(&mut self, item: &Item, path: &Path) -> Result<OwnedFd, LayerError> {
+    fn directory(
+        &mut self,
+        item: &Item,
+        path: &Path,
+        content: &mut Reader<'_>,
+    ) -> Result<OwnedFd, LayerError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if path.as_os_str().is_empty() {
             return beneath::open_in_root(&self.root, path, flags, Mode::empty())
                 .map_err(|e| LayerError::io("opening", path, e));
         }
-        self.replace(item, path, |dir, name| {
+        self.replace(item, path, content, |dir, name| {
             let made = fs::mkdirat(dir, name, Mode::from_raw_mode(0o700));
             match (made, fs::openat(dir, name, flags, Mode::empty())) {
                 // What is there and a directory stays.
@@ -270,7 +327,7 @@ impl Place {
         })
     }
 
-    fn hard_link(&mut self, item: &Item, path: &Path) -> Result<(), LayerError> {
+    fn hard_link(&mut self, item: &Item, path: &Path, content: &mut Reader<'_>) -> Result<(), LayerError> {
         let target = clean(&item.name, &item.link)?;
         let to = item.link.escape_ascii().to_string();
         let missing =
@@ -290,7 +347,7 @@ impl Place {
             return Ok(());
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.replace(item, path, |d, n| {
+        self.replace(item, path, content, |d, n| {
             fs::linkat(&from, name, d, n, AtFlags::empty())?;
             fs::openat(d, n, flags, Mode::empty())
         })?;
@@ -321,6 +378,11 @@ fn split<'p>(item: &Item, path: &'p Path) -> Result<(&'p Path, &'p OsStr), Layer
 pub(crate) fn chown(dir: impl AsFd, name: &OsStr, owner: (u32, u32)) -> rustix::io::Result<()> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     fs::chownat(dir, name, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)), flags)
+}
+
+/// Where an open directory is.
+fn real_path(dir: impl AsFd) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()))
 }
 
 /// Both times, as docker sets them.

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::LayerError;
 use crate::archive::{Item, Reader};
 use crate::place::{Place, clean};
+use crate::record::Record;
 use crate::whiteout::{self, Said};
 
 /// How much an archive may unpack to.
@@ -85,6 +86,16 @@ impl LayerTree {
         Ok(Self { place: Place::new(root), gone: HashSet::new() })
     }
 
+    /// A tree in `tree`, at its root or below, whose archive is recorded.
+    pub(crate) fn recorded(to: &Path, tree: &Path) -> Result<Self, LayerError> {
+        let mut new = Self::open(to)?;
+        let root = fs::open(tree, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        root.map_err(Into::into)
+            .and_then(|root| new.place.record(root))
+            .map_err(|e| LayerError::io("opening", tree, e))?;
+        Ok(new)
+    }
+
     /// One entry as a Linux layer has it, `path` being its clean name.
     pub(crate) fn entry(
         &mut self,
@@ -153,8 +164,20 @@ impl LayerTree {
 /// ever written outside `to`; an archive that tries, or exceeds `limits`, is an error that names the entry. The
 /// reader is left after the end mark.
 pub fn unpack(tar: &mut dyn Read, to: &Path, limits: &Limits) -> Result<Unpacked, LayerError> {
-    let mut tree = LayerTree::open(to)?;
-    let mut reader = Reader::new(tar);
+    unpack_from(Reader::new(tar), LayerTree::open(to)?, limits)
+}
+
+/// As [`unpack`], telling `record` what is read and where it is in the tree.
+pub fn unpack_recorded(
+    tar: &mut dyn Read,
+    to: &Path,
+    limits: &Limits,
+    record: &mut dyn Record,
+) -> Result<Unpacked, LayerError> {
+    unpack_from(Reader::recorded(tar, record), LayerTree::recorded(to, to)?, limits)
+}
+
+fn unpack_from(mut reader: Reader<'_>, mut tree: LayerTree, limits: &Limits) -> Result<Unpacked, LayerError> {
     let mut counter = Counter::new(limits);
     while let Some(item) = reader.next()? {
         counter.entry(&item)?;

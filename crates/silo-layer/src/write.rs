@@ -8,6 +8,19 @@ use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
+use crate::archive::Item;
+
+/// What a header says of a node, beside its names.
+struct Node {
+    kind: EntryType,
+    mode: u32,
+    owner: (u32, u32),
+    size: u64,
+    /// Seconds and nanoseconds.
+    mtime: (i64, i64),
+    device: (u32, u32),
+}
+
 /// An archive being written.
 pub(crate) struct Writer<'a> {
     to: &'a mut dyn Write,
@@ -28,8 +41,7 @@ impl<'a> Writer<'a> {
         hard_link: Option<&[u8]>,
         xattrs: &[(Vec<u8>, Vec<u8>)],
     ) -> io::Result<()> {
-        let file_type = FileType::from_raw_mode(stat.st_mode);
-        let kind = match file_type {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
             _ if hard_link.is_some() => EntryType::Link,
             FileType::Directory => EntryType::Directory,
             FileType::Symlink => EntryType::Symlink,
@@ -38,17 +50,50 @@ impl<'a> Writer<'a> {
             FileType::Fifo => EntryType::Fifo,
             _ => EntryType::Regular,
         };
+        let node = Node {
+            kind,
+            mode: stat.st_mode,
+            owner: (stat.st_uid, stat.st_gid),
+            size: stat.st_size.max(0) as u64,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            device: (fs::major(stat.st_rdev), fs::minor(stat.st_rdev)),
+        };
+        self.node(name, &node, hard_link.or(link).unwrap_or_default(), xattrs)
+    }
+
+    /// Writes the header of an entry of another archive under another name; a link leads to `link`.
+    pub(crate) fn again(&mut self, item: &Item, name: &[u8], link: &[u8]) -> io::Result<()> {
+        let content = item.size > 0 && !item.kind.is_file();
+        let node = Node {
+            kind: if content { EntryType::Regular } else { item.kind },
+            mode: item.mode,
+            owner: (item.uid, item.gid),
+            size: item.size,
+            mtime: item.mtime,
+            device: item.device,
+        };
+        self.node(name, &node, link, &item.xattrs)
+    }
+
+    fn node(
+        &mut self,
+        name: &[u8],
+        node: &Node,
+        link: &[u8],
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> io::Result<()> {
+        let kind = node.kind;
         let mut name = name.to_vec();
         if kind.is_dir() {
             name.push(b'/');
         }
-        let size = if kind.is_file() { stat.st_size.max(0) as u64 } else { 0 };
+        let size = if kind.is_file() { node.size } else { 0 };
         let mut header = Header::new_ustar();
         if kind.is_character_special() || kind.is_block_special() {
-            header.set_device_major(fs::major(stat.st_rdev))?;
-            header.set_device_minor(fs::minor(stat.st_rdev))?;
+            header.set_device_major(node.device.0)?;
+            header.set_device_minor(node.device.1)?;
         }
-        header.set_mode(stat.st_mode & 0o7777);
+        header.set_mode(node.mode & 0o7777);
         let mut pax = Vec::new();
         let mut bounded = |key: &str, value: u64, limit: u64| {
             if value < limit {
@@ -57,14 +102,16 @@ impl<'a> Writer<'a> {
             record(&mut pax, key.as_bytes(), value.to_string().as_bytes());
             0
         };
-        header.set_uid(bounded("uid", stat.st_uid.saturating_sub(self.id_offset).into(), 0o10_000_000));
-        header.set_gid(bounded("gid", stat.st_gid.saturating_sub(self.id_offset).into(), 0o10_000_000));
+        let (uid, gid) = node.owner;
+        header.set_uid(bounded("uid", uid.saturating_sub(self.id_offset).into(), 0o10_000_000));
+        header.set_gid(bounded("gid", gid.saturating_sub(self.id_offset).into(), 0o10_000_000));
         header.set_size(bounded("size", size, 0o100_000_000_000));
-        header.set_mtime(stat.st_mtime.max(0) as u64);
-        if stat.st_mtime_nsec != 0 || stat.st_mtime < 0 {
-            record(&mut pax, b"mtime", seconds(stat.st_mtime, stat.st_mtime_nsec as i64).as_bytes());
+        let (at, nanoseconds) = node.mtime;
+        header.set_mtime(at.max(0) as u64);
+        if nanoseconds != 0 || at < 0 {
+            record(&mut pax, b"mtime", seconds(at, nanoseconds).as_bytes());
         }
-        self.names(&mut header, &mut pax, &name, hard_link.or(link).unwrap_or_default());
+        self.names(&mut header, &mut pax, &name, link);
         for (key, value) in xattrs {
             record(&mut pax, &[b"SCHILY.xattr.", key.as_slice()].concat(), value);
         }

@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use common::{Tar, names, unpack_to};
-use silo_layer::{ChangeKind, ExtractOptions, LayerError, changes, copy_up, extract, pack_tree, usage};
+use silo_layer::{
+    ChangeKind, ExtractOptions, LayerError, changes, copy_up, extract, pack_tree, pack_uppers, usage,
+};
 use tempfile::tempdir;
 
 fn layer(tar: Tar) -> tempfile::TempDir {
@@ -67,7 +69,7 @@ fn extract_stays_inside() {
     symlink("/work", root.join("way")).unwrap();
     let fd = File::open(&root).unwrap();
     let put = |path: &str, tar: Tar, options: &ExtractOptions| {
-        extract(fd.as_fd(), Path::new(path), &mut &tar.end()[..], options)
+        extract(fd.as_fd(), Path::new(path), &mut &tar.end()[..], options, None)
     };
     let plain = ExtractOptions::default();
     assert!(put("/work", Tar::default().file("abs/x", ""), &plain).is_err());
@@ -108,6 +110,30 @@ fn pack_tree_names_and_links() {
     assert_eq!(pack("/", "").unwrap(), ["a/", "a/b", "a/l", "s"]);
     assert!(pack("/a/l/x", "").is_err());
     assert!(pack("/../../../etc/hostname", "").is_err());
+}
+
+#[test]
+fn upper_directories_travel_as_one_layer() {
+    let t = Tar::default;
+    let one =
+        layer(t().file("a", "1").file(".wh.gone", "").dir("new").file("new/.wh..wh..opq", "").link("b", "a"));
+    let other = layer(t().file("c", "3"));
+    let uppers = [
+        ("upper".to_owned(), one.path().to_owned()),
+        ("never".to_owned(), one.path().join("not-there")),
+        ("files/upper".to_owned(), other.path().to_owned()),
+    ];
+    let mut tar = Vec::new();
+    pack_uppers(&uppers, &mut tar).unwrap();
+    let to = tempdir().unwrap();
+    unpack_to(&tar, to.path()).unwrap();
+    let mut again = [Vec::new(), Vec::new()];
+    for (tree, out) in [one.path().to_owned(), to.path().join("upper")].iter().zip(&mut again) {
+        silo_layer::pack_upper(tree, 0, &[], out).unwrap();
+    }
+    assert_eq!(again[0], again[1]);
+    assert_eq!(std::fs::read(to.path().join("files/upper/c")).unwrap(), b"3");
+    assert!(!to.path().join("never").exists());
 }
 
 #[test]

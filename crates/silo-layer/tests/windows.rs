@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 
 use common::windows::{Entry, archive};
 use common::{Tar, names};
-use silo_layer::{LayerError, Limits, WindowsUpper, pack_windows_tree, pack_windows_upper, unpack_windows};
+use silo_layer::{
+    LayerError, Limits, OwnFiles, WindowsUpper, pack_windows_tree, pack_windows_upper, unpack_windows,
+};
 use tempfile::{TempDir, tempdir};
 
 fn unpack_over(bytes: &[u8], lower: &[&TempDir]) -> Result<TempDir, LayerError> {
     let dir = tempdir().unwrap();
     let lower: Vec<PathBuf> = lower.iter().map(|l| l.path().to_owned()).collect();
-    unpack_windows(&mut &bytes[..], dir.path(), &lower, &["Host"], &Limits::default()).map(|_| dir)
+    unpack_windows(&mut &bytes[..], dir.path(), &lower, &["Host"], &OwnFiles::default(), &Limits::default())
+        .map(|_| dir)
 }
 
 fn unpacked(entries: &[Entry], lower: &[&TempDir]) -> TempDir {
@@ -317,7 +320,8 @@ fn a_hard_link_to_a_layer_below_is_a_copy() {
     let limits = Limits { bytes: 12, entries: 10 };
     let lower = [base.path().to_owned()];
     let bytes = archive(&entries);
-    let error = unpack_windows(&mut &bytes[..], dir.path(), &lower, &[], &limits).unwrap_err();
+    let error =
+        unpack_windows(&mut &bytes[..], dir.path(), &lower, &[], &OwnFiles::default(), &limits).unwrap_err();
     assert!(matches!(&error, LayerError::Limit { entry, .. } if entry == "Files/one"), "{error}");
 }
 
@@ -359,4 +363,38 @@ fn layers_made_on_linux_are_understood() {
         "Host/.wh.x",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_bases_own_files_are_kept_aside() {
+    let base = unpacked(
+        &[
+            Entry::dir("Files"),
+            Entry::dir("Files/Windows"),
+            Entry::dir("Files/Windows/System32"),
+            Entry::file("Files/Windows/System32/ntdll.dll", b"the base's"),
+        ],
+        &[],
+    );
+    let own = OwnFiles::read("windows/system32/ntdll.dll\n");
+    let bytes = archive(&[
+        Entry::dir("Files"),
+        Entry::dir("Files/Windows"),
+        Entry::dir("Files/Windows/SYSTEM32"),
+        Entry::file("Files/Windows/SYSTEM32/NTDLL.dll", b"the layer's"),
+        Entry::stream("Files/Windows/SYSTEM32/NTDLL.dll:note", b"of it"),
+        Entry::hard("Files/Windows/SYSTEM32/other.dll", "Files/Windows/SYSTEM32/NTDLL.dll"),
+        Entry::dir("Hives"),
+    ]);
+    let dir = tempdir().unwrap();
+    let lower = [base.path().to_owned()];
+    unpack_windows(&mut &bytes[..], dir.path(), &lower, &["Host"], &own, &Limits::default()).unwrap();
+    let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).ok();
+    assert_eq!(read("Files/Windows/System32/ntdll.dll"), None);
+    assert_eq!(read("Hidden/Windows/System32/ntdll.dll").as_deref(), Some("the layer's"));
+    // A name that is shown has what the layer has.
+    assert_eq!(read("Files/Windows/System32/other.dll").as_deref(), Some("the layer's"));
+    // Without a list nothing is hidden.
+    let all = unpack_over(&bytes, &[&base]).unwrap();
+    assert!(all.path().join("Files/Windows/System32/ntdll.dll").is_file());
 }

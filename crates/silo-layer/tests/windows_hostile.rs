@@ -8,7 +8,7 @@ use std::path::Path;
 use common::windows::{Entry, archive};
 use common::{Tar, names};
 use proptest::prelude::*;
-use silo_layer::{LayerError, Limits, fuzz_windows, unpack_windows};
+use silo_layer::{LayerError, Limits, OwnFiles, fuzz_windows, unpack_windows};
 use tar::EntryType;
 use tempfile::tempdir;
 
@@ -22,7 +22,14 @@ fn refused(tar: Vec<u8>, name: &str, why: &str) {
     std::fs::write(base.join("Files/file"), "").unwrap();
     std::fs::write(outer.path().join("secret"), "").unwrap();
     std::os::unix::fs::symlink("..", base.join("Files/up")).unwrap();
-    match unpack_windows(&mut &tar[..], &to, std::slice::from_ref(&base), &["Host"], &Limits::default()) {
+    match unpack_windows(
+        &mut &tar[..],
+        &to,
+        std::slice::from_ref(&base),
+        &["Host"],
+        &OwnFiles::default(),
+        &Limits::default(),
+    ) {
         Err(LayerError::Hostile { entry, why: found }) => {
             assert_eq!(entry, name);
             assert!(found.contains(why), "{name}: {found}");
@@ -117,7 +124,8 @@ fn each_is_refused_by_name() {
 fn a_base_deletes_nothing() {
     let dir = tempdir().unwrap();
     let tar = archive(&[Entry::dir("Files"), Entry::gone("Files/.wh.x")]);
-    let error = unpack_windows(&mut &tar[..], dir.path(), &[], &[], &Limits::default()).unwrap_err();
+    let error = unpack_windows(&mut &tar[..], dir.path(), &[], &[], &OwnFiles::default(), &Limits::default())
+        .unwrap_err();
     assert!(error.to_string().contains("Files/.wh.x") && error.to_string().contains("base layer"), "{error}");
 }
 
@@ -133,7 +141,8 @@ fn a_million_links_and_bombs_are_refused() {
 
     let check = |tar: Vec<u8>, limits: Limits, entry: &str| {
         let dir = tempdir().unwrap();
-        let error = unpack_windows(&mut &tar[..], dir.path(), &[], &[], &limits).unwrap_err();
+        let error =
+            unpack_windows(&mut &tar[..], dir.path(), &[], &[], &OwnFiles::default(), &limits).unwrap_err();
         assert!(matches!(&error, LayerError::Limit { entry: e, .. } if e == entry), "{error}");
     };
     let one = [Entry::file("Files/f", b""), Entry::stream("Files/f:s", &[0; 5000])];
@@ -142,7 +151,9 @@ fn a_million_links_and_bombs_are_refused() {
 
     let dir = tempdir().unwrap();
     let giant = Tar::default().pax("MSWINDOWS.rawsd", &vec![b'A'; 2 << 20]).file("Files/f", "").end();
-    let error = unpack_windows(&mut &giant[..], dir.path(), &[], &[], &Limits::default()).unwrap_err();
+    let error =
+        unpack_windows(&mut &giant[..], dir.path(), &[], &[], &OwnFiles::default(), &Limits::default())
+            .unwrap_err();
     assert!(error.to_string().contains("too large"), "{error}");
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn create<T: Send>(
     furnish: impl FnOnce(&OwnedFd, &mut Socket) -> Result<T> + Send,
 ) -> Result<(OwnedFd, T)> {
     // The thread takes its namespace along when it ends; the descriptor is what keeps it.
-    let make = move || {
+    on_a_thread(move || {
         netns::unshare_network().map_err(kernel("making a network namespace"))?;
         let namespace = netns::current_network().map_err(kernel("opening a new network namespace"))?;
         let mut socket =
@@ -35,7 +35,22 @@ pub(crate) fn create<T: Send>(
         }
         let made = furnish(&namespace, &mut socket)?;
         Ok((namespace, made))
-    };
+    })
+}
+
+/// Runs `furnish` in a namespace that was made before.
+pub(crate) fn enter<T: Send>(
+    namespace: &OwnedFd,
+    furnish: impl FnOnce(&OwnedFd, &mut Socket) -> Result<T> + Send,
+) -> Result<T> {
+    on_a_thread(move || {
+        netns::enter_network(namespace).map_err(kernel("entering a network namespace"))?;
+        let mut socket = Socket::open().map_err(kernel("opening a netlink socket in a network namespace"))?;
+        furnish(namespace, &mut socket)
+    })
+}
+
+fn on_a_thread<T: Send>(make: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .name("netns".to_owned())

@@ -125,7 +125,8 @@ impl Network {
         let index = match found {
             Some(link) => link.index,
             None => {
-                links::create_bridge(&mut socket, &bridge, MTU)
+                socket
+                    .change(links::create_bridge(&bridge, MTU))
                     .or_else(|e| if links::exists(&e) { Ok(()) } else { Err(e) })
                     .map_err(kernel(format!("making bridge {bridge}")))?;
                 find(&mut socket)?.map(|l| l.index).ok_or_else(|| NetworkError::NotABridge(bridge.clone()))?
@@ -147,7 +148,7 @@ impl Network {
                 .map_err(kernel(format!("giving {bridge} the address {gateway}")))?;
         }
         socket
-            .change(links::set_mac(index, MacAddress::of(gateway)))
+            .change(links::set_mac(index, MacAddress::of(gateway).0))
             .map_err(kernel(format!("setting up {bridge}")))?;
         socket.change(links::set_up(index)).map_err(kernel(format!("bringing {bridge} up")))?;
         for (file, value) in [
@@ -174,8 +175,15 @@ impl Network {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new network namespace with loopback and `eth0`, addressed, routed and on the bridge.
-    pub fn attach(&self, container: &str, form: AdapterForm, options: &AttachOptions) -> Result<Attached> {
+    /// A network namespace with loopback and `eth0`, addressed, routed and on the bridge: a new one, or an empty one that was
+    /// made before.
+    pub fn attach(
+        &self,
+        container: &str,
+        form: AdapterForm,
+        options: &AttachOptions,
+        namespace: Option<OwnedFd>,
+    ) -> Result<Attached> {
         let AdapterForm::Veth = form;
         let wished = options.mac.as_deref().map(str::parse::<MacAddress>).transpose()?;
         let host = host_interface(container);
@@ -193,7 +201,7 @@ impl Network {
             })?
         };
         let mac = wished.unwrap_or_else(|| MacAddress::of(ipv4));
-        let made = self.make_pair(&host, mac, ipv4);
+        let made = self.make_pair(&host, mac, ipv4, namespace);
         if made.is_err() {
             let mut state = self.state();
             state.live.remove(&host);
@@ -214,8 +222,14 @@ impl Network {
         Ok(Attached { namespace: made?, adapter })
     }
 
-    fn make_pair(&self, host: &str, mac: MacAddress, ipv4: Ipv4Addr) -> Result<OwnedFd> {
-        let (namespace, ()) = namespace::create(|namespace, inside| {
+    fn make_pair(
+        &self,
+        host: &str,
+        mac: MacAddress,
+        ipv4: Ipv4Addr,
+        made: Option<OwnedFd>,
+    ) -> Result<OwnedFd> {
+        let furnish = |namespace: &OwnedFd, inside: &mut Socket| -> Result<()> {
             {
                 let mut state = self.state();
                 let veth = Veth { host, bridge: self.index, inside: INSIDE, mac, netns: namespace, mtu: MTU };
@@ -239,10 +253,13 @@ impl Network {
                 .map_err(kernel(format!("giving eth0 the address {ipv4}")))?;
             inside.change(links::set_up(link.index)).map_err(kernel("bringing eth0 up"))?;
             inside
-                .change(links::add_default_route(link.index, self.gateway))
+                .change(links::add_default_route(link.index, self.gateway.into()))
                 .map_err(kernel("setting the default route"))
-        })?;
-        Ok(namespace)
+        };
+        match made {
+            Some(namespace) => namespace::enter(&namespace, furnish).map(|()| namespace),
+            None => namespace::create(furnish).map(|(namespace, ())| namespace),
+        }
     }
 
     /// A new network namespace with loopback only: `--network none`.
@@ -394,8 +411,11 @@ mod tests {
             socket.change(links::set_up(1)).unwrap();
             let config = NetworkConfig { bridge: "sbtest".into(), subnet: Some("10.199.0.1/24".into()) };
             let network = Network::open(config.clone()).unwrap();
-            let a = network.attach(&"a".repeat(64), AdapterForm::Veth, &AttachOptions::default()).unwrap();
-            let b = network.attach(&"b".repeat(64), AdapterForm::Veth, &AttachOptions::default()).unwrap();
+            let attach = |network: &Network, name: &str, made| {
+                network.attach(&name.repeat(64), AdapterForm::Veth, &AttachOptions::default(), made).unwrap()
+            };
+            let a = attach(&network, "a", None);
+            let b = attach(&network, "b", Some(network.create_empty_namespace().unwrap()));
             assert_eq!(a.adapter.ipv4, Ipv4Addr::new(10, 199, 0, 2));
             assert_eq!(b.adapter.ipv4, Ipv4Addr::new(10, 199, 0, 3));
             let listener = std::thread::spawn(move || {

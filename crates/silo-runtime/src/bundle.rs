@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
+use crate::seccomp::Filter;
+
 /// A bundle as the runtime uses it.
 #[derive(Debug)]
 pub struct Bundle {
@@ -14,13 +16,21 @@ pub struct Bundle {
     pub spec: Spec,
     /// `rootfs.json`.
     pub rootfs: Mount,
+    /// The system call filter, if it is compiled already; else it is `linux.seccomp`.
+    pub filter: Option<Filter>,
 }
 
 /// Annotation that asks for a pipe through which the first process tells its 32-bit exit code.
 pub const STATUS_FD_ANNOTATION: &str = "dev.silo.status-fd";
 
+/// Annotation of a bundle whose first process waits to be told what to run.
+pub const WAITS_ANNOTATION: &str = "dev.silo.waits";
+
 /// Environment variable that names that pipe's descriptor.
 pub(crate) const STATUS_FD_VARIABLE: &str = "SILO_STATUS_FD";
+
+/// Environment variable that names the descriptor of the socket of a process that waits (`waiting.rs`).
+pub(crate) const WAIT_FD_VARIABLE: &str = "SILO_WAIT_FD";
 
 fn read<T: for<'a> serde::Deserialize<'a>>(path: &Path) -> io::Result<T> {
     let text =
@@ -36,6 +46,7 @@ impl Bundle {
             dir: dir.to_owned(),
             spec: read(&dir.join("config.json"))?,
             rootfs: read(&dir.join("rootfs.json"))?,
+            filter: None,
         })
     }
 
@@ -62,6 +73,11 @@ impl Bundle {
     pub fn namespace(&self, kind: LinuxNamespaceType) -> Option<Option<&Path>> {
         let list = self.spec.linux().as_ref()?.namespaces().as_ref()?;
         list.iter().find(|n| n.typ() == kind).map(|n| n.path().as_deref())
+    }
+
+    /// Whether its first process waits to be told what to run.
+    pub fn waits(&self) -> bool {
+        self.spec.annotations().as_ref().is_some_and(|a| a.contains_key(WAITS_ANNOTATION))
     }
 
     /// Whether [`STATUS_FD_ANNOTATION`] is set.

@@ -11,11 +11,12 @@ use silo_sys::process::{self, Fork};
 
 use crate::bundle::{Bundle, invalid};
 use crate::cgroup::Cgroup;
-use crate::finish::{self, Stdio};
+use crate::finish::{self, Passed, Stdio};
 use crate::mounts::{self, Prepared};
-use crate::protocol::{Failure, FailureKind};
+use crate::protocol::Failure;
 use crate::report::{self, Report, START_LIMIT, failure};
 use crate::seccomp::{self, Filter};
+use crate::waiting::Waiting;
 
 /// A container's first process, running its program.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Started {
     pub terminal: Option<OwnedFd>,
     /// Where the process tells its 32-bit exit code (4 bytes, little-endian), if the bundle asks for that.
     pub status: Option<OwnedFd>,
+    /// Of a process that waits to be told what to run, if the bundle says that it does.
+    pub waiting: Option<Waiting>,
 }
 
 /// Makes the calling process fit to supervise one container: mounts of its own, orphans become its children.
@@ -41,21 +44,15 @@ pub fn become_supervisor() -> io::Result<()> {
 /// but the cgroup, which the caller destroys.
 pub fn start(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio) -> Result<Started, Failure> {
     let linux = bundle.linux().map_err(failure)?;
-    let filter = match linux.seccomp() {
-        Some(profile) => Some(
-            seccomp::compile(profile)
-                .map_err(|e| Failure { kind: FailureKind::Invalid, message: e.to_string() })?,
-        ),
-        None => None,
-    };
+    let filter = seccomp::of(bundle)?;
     cgroup.create(linux.resources().as_ref()).map_err(failure)?;
-    spawn(bundle, cgroup, stdio, filter).map_err(|e| match e.downcast::<Failure>() {
+    spawn(bundle, cgroup, stdio, filter.as_deref()).map_err(|e| match e.downcast::<Failure>() {
         Ok(f) => f,
         Err(e) => failure(e),
     })
 }
 
-fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<Filter>) -> io::Result<Started> {
+fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<&Filter>) -> io::Result<Started> {
     let mut flags = libc::CLONE_NEWNS;
     let mut join = Vec::new();
     for (kind, flag) in [
@@ -89,24 +86,33 @@ fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<Filter>)
     let (status_reader, status_writer) = match bundle.wants_status_pipe() {
         true => {
             let (r, w) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-            (Some(r), Some(w))
+            (Some(r), Some(report::out_of_the_way(w)?))
         }
         false => (None, None),
     };
+    let (waiting, wait) = match bundle.waits() {
+        true => {
+            let (ours, theirs) = Waiting::pair()?;
+            (Some(ours), Some(theirs))
+        }
+        false => (None, None),
+    };
+    let passed = Passed { status: status_writer, wait };
+    let entry = cgroup.entry()?;
     // SAFETY: a supervisor is single-threaded (lib.rs says so to its callers).
-    match unsafe { process::clone3(flags, None) }? {
+    match unsafe { process::clone3(flags, entry.as_ref()) }? {
         Fork::Child => {
-            drop(ours);
-            let failed =
-                first_process(bundle, prepared, join, &theirs, &stdio, filter.as_ref(), status_writer);
+            drop((ours, waiting));
+            let failed = first_process(bundle, prepared, join, &theirs, &stdio, filter, passed);
             report::send(&theirs, &Report::Failed(failed), &[]);
             process::exit_now(1)
         }
         Fork::Parent { pid, pidfd } => {
-            drop((theirs, prepared, stdio, status_writer, join));
-            let result = supervise_start(bundle, cgroup, pid, &ours);
+            drop((theirs, prepared, stdio, passed, join));
+            let placed = if entry.is_some() { Ok(()) } else { cgroup.add(pid) };
+            let result = placed.and_then(|()| supervise_start(bundle, pid, &ours));
             match result {
-                Ok(terminal) => Ok(Started { pid, pidfd, terminal, status: status_reader }),
+                Ok(terminal) => Ok(Started { pid, pidfd, terminal, status: status_reader, waiting }),
                 Err(e) => {
                     let _ = process::pidfd_signal(&pidfd, libc::SIGKILL);
                     let _ = process::wait(pid);
@@ -117,13 +123,7 @@ fn spawn(bundle: &Bundle, cgroup: &Cgroup, stdio: Stdio, filter: Option<Filter>)
     }
 }
 
-fn supervise_start(
-    bundle: &Bundle,
-    cgroup: &Cgroup,
-    pid: i32,
-    channel: &OwnedFd,
-) -> io::Result<Option<OwnedFd>> {
-    cgroup.add(pid)?;
+fn supervise_start(bundle: &Bundle, pid: i32, channel: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     if bundle.namespace(Ns::User).is_some() {
         let maps = |m: &Option<Vec<LinuxIdMapping>>| -> Vec<IdMap> {
             m.iter()
@@ -169,7 +169,7 @@ fn first_process(
     channel: &OwnedFd,
     stdio: &Stdio,
     filter: Option<&Filter>,
-    status: Option<OwnedFd>,
+    passed: Passed,
 ) -> Failure {
     let steps = || -> io::Result<()> {
         // Dies with its supervisor until the program runs.
@@ -212,7 +212,7 @@ fn first_process(
         return failure(e);
     }
     match bundle.process() {
-        Ok(process) => finish::become_program(process, filter, status),
+        Ok(process) => finish::become_program(process, filter, passed),
         Err(e) => failure(e),
     }
 }

@@ -14,8 +14,8 @@ use silo_sys::process::{self, Fork};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::container::{Started, await_go, follow};
-use crate::finish::{self, Stdio};
-use crate::protocol::{Failure, FailureKind};
+use crate::finish::{self, Passed, Stdio};
+use crate::protocol::Failure;
 use crate::report::{self, Report, START_LIMIT, failure};
 use crate::seccomp;
 
@@ -28,12 +28,8 @@ pub fn exec(
     stdio: Stdio,
     unconfined: bool,
 ) -> Result<Started, Failure> {
-    let profile = bundle.linux().map_err(failure)?.seccomp().as_ref().filter(|_| !unconfined);
-    let filter = profile
-        .map(seccomp::compile)
-        .transpose()
-        .map_err(|e| Failure { kind: FailureKind::Invalid, message: e.to_string() })?;
-    run(bundle, pidfd, cgroup, process, stdio, filter).map_err(|e| match e.downcast::<Failure>() {
+    let filter = if unconfined { None } else { seccomp::of(bundle)? };
+    run(bundle, pidfd, cgroup, process, stdio, filter.as_deref()).map_err(|e| match e.downcast::<Failure>() {
         Ok(f) => f,
         Err(e) => failure(e),
     })
@@ -45,7 +41,7 @@ fn run(
     cgroup: &Cgroup,
     process: &Process,
     stdio: Stdio,
-    filter: Option<seccomp::Filter>,
+    filter: Option<&seccomp::Filter>,
 ) -> io::Result<Started> {
     let mut namespaces = libc::CLONE_NEWNS;
     for (kind, flag) in [
@@ -64,7 +60,7 @@ fn run(
     let (status_reader, status_writer) = match bundle.wants_status_pipe() {
         true => {
             let (r, w) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-            (Some(r), Some(w))
+            (Some(r), Some(report::out_of_the_way(w)?))
         }
         false => (None, None),
     };
@@ -76,7 +72,7 @@ fn run(
                 if let Err(e) = finish::streams(&stdio, &theirs, process.user().uid()) {
                     return failure(e);
                 }
-                finish::become_program(process, filter.as_ref(), status_writer)
+                finish::become_program(process, filter, Passed { status: status_writer, wait: None })
             });
             report::send(&theirs, &Report::Failed(failed), &[]);
             process::exit_now(1)
@@ -95,7 +91,7 @@ fn run(
     let placed =
         cgroup.add(pid).and_then(|()| Ok(rustix::io::write(&ours, b"go")?)).and_then(|_| follow(&ours));
     match placed {
-        Ok(terminal) => Ok(Started { pid, pidfd, terminal, status: status_reader }),
+        Ok(terminal) => Ok(Started { pid, pidfd, terminal, status: status_reader, waiting: None }),
         Err(e) => {
             let _ = process::pidfd_signal(&pidfd, libc::SIGKILL);
             let _ = process::wait(pid);

@@ -10,7 +10,7 @@ use oci_spec::runtime::{PosixRlimitType, Process};
 use rustix::fs::{Mode, OFlags};
 use silo_sys::process::{self, CapabilitySets};
 
-use crate::bundle::STATUS_FD_VARIABLE;
+use crate::bundle::{STATUS_FD_VARIABLE, WAIT_FD_VARIABLE};
 use crate::caps::Sets;
 use crate::protocol::{Failure, FailureKind};
 use crate::report::{self, Report, failure};
@@ -37,6 +37,17 @@ pub enum Stdio {
 
 /// Number of the status pipe in the new process.
 const STATUS_FD: i32 = 3;
+/// Number of the socket on which it waits.
+const WAIT_FD: i32 = 4;
+
+/// Descriptors that a process has beside its streams.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    /// For its exit code.
+    pub(crate) status: Option<OwnedFd>,
+    /// Where it waits to be told what to run.
+    pub(crate) wait: Option<OwnedFd>,
+}
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -90,8 +101,8 @@ pub fn set_window_size(terminal: impl AsFd, rows: u16, cols: u16) -> io::Result<
 }
 
 /// Becomes the program. Returns only on failure.
-pub(crate) fn become_program(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) -> Failure {
-    match prepare(process, filter, status) {
+pub(crate) fn become_program(process: &Process, filter: Option<&Filter>, passed: Passed) -> Failure {
+    match prepare(process, filter, passed) {
         Ok((program, args, env)) => {
             let error = process::exec(program.as_os_str(), &args, &env);
             exec_failure(
@@ -105,7 +116,8 @@ pub(crate) fn become_program(process: &Process, filter: Option<&Filter>, status:
 
 type Program = (PathBuf, Vec<CString>, Vec<CString>);
 
-fn prepare(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) -> Result<Program, Failure> {
+fn prepare(process: &Process, filter: Option<&Filter>, passed: Passed) -> Result<Program, Failure> {
+    let Passed { status, wait } = passed;
     let args = process.args().as_deref().unwrap_or(&[]);
     let name =
         args.first().ok_or_else(|| Failure { kind: FailureKind::Invalid, message: "no command".into() })?;
@@ -123,9 +135,13 @@ fn prepare(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) 
         if process.no_new_privileges() == Some(true) {
             process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
         }
-        if let Some(fd) = &status {
-            process::duplicate_onto(fd, STATUS_FD)?;
-            env.push(format!("{STATUS_FD_VARIABLE}={STATUS_FD}"));
+        for (fd, number, variable) in
+            [(&status, STATUS_FD, STATUS_FD_VARIABLE), (&wait, WAIT_FD, WAIT_FD_VARIABLE)]
+        {
+            if let Some(fd) = fd {
+                process::duplicate_onto(fd, number)?;
+                env.push(format!("{variable}={number}"));
+            }
         }
         let cwd = process.cwd();
         // The working directory is entered with root's rights, as runc does it, and again with the user's below.
@@ -154,7 +170,8 @@ fn prepare(process: &Process, filter: Option<&Filter>, status: Option<OwnedFd>) 
             .collect()
     };
     let (args, env) = (strings(args)?, strings(&env)?);
-    process::close_on_exec_from(if status.is_some() { 4 } else { 3 }).map_err(failure)?;
+    let passed = if wait.is_some() { WAIT_FD + 1 } else { STATUS_FD + i32::from(status.is_some()) };
+    process::close_on_exec_from(passed as u32).map_err(failure)?;
     process::reset_signals();
     Ok((program, args, env))
 }

@@ -21,6 +21,8 @@ struct Options {
     propagation: Option<(u64, bool)>,
     data: Vec<String>,
     subpath: Option<PathBuf>,
+    /// A mount namespace that the source is in.
+    namespace: Option<PathBuf>,
 }
 
 fn parse_options(options: &[String]) -> Options {
@@ -56,9 +58,10 @@ fn parse_options(options: &[String]) -> Options {
             "unbindable" => set_propagation(&mut o, UNBINDABLE, false),
             "runbindable" => set_propagation(&mut o, UNBINDABLE, true),
             other => {
-                match other.strip_prefix(mount::SUBPATH) {
-                    Some(path) => o.subpath = Some(path.into()),
-                    None => o.data.push(other.to_owned()),
+                match (other.strip_prefix(mount::SUBPATH), other.strip_prefix(mount::NAMESPACE)) {
+                    (Some(path), _) => o.subpath = Some(path.into()),
+                    (_, Some(path)) => o.namespace = Some(path.into()),
+                    _ => o.data.push(other.to_owned()),
                 }
                 (0, 0)
             }
@@ -119,6 +122,11 @@ fn context(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
 
 /// Makes the detached mounts. The caller has a mount namespace of its own; `dir` is a scratch directory.
 pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
+    prepare_mounts(bundle, |_| true)
+}
+
+/// As [`prepare`], of the bundle's mounts that are `wanted`; the others count as the container's own.
+fn prepare_mounts(bundle: &Bundle, wanted: impl Fn(&Mount) -> bool) -> io::Result<Prepared> {
     let stage = bundle.dir.join("rootfs");
     std::fs::create_dir_all(&stage)?;
     let root = filesystem(&bundle.rootfs, &stage).map_err(context("assembling the root in", &stage))?;
@@ -129,9 +137,8 @@ pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
             "cgroup" => cgroups(bundle)?,
             "proc" | "tmpfs" | "devpts" | "mqueue" | "cgroup2" => Ready::InContainer,
             "sysfs" if !userns => Ready::InContainer,
-            _ => {
-                Ready::Mount(filesystem(entry, &stage).map_err(context("mounting for", entry.destination()))?)
-            }
+            _ if !wanted(entry) => Ready::InContainer,
+            _ => Ready::Mount(detached(entry, &stage)?),
         };
         mounts.push(ready);
     }
@@ -145,6 +152,12 @@ pub(crate) fn prepare(bundle: &Bundle) -> io::Result<Prepared> {
     Ok(Prepared { root, mounts, devices })
 }
 
+/// A detached mount of one entry of a bundle (or `rootfs.json`), with its attributes and id mapping; `stage` is a scratch
+/// directory. The caller has a mount namespace of its own.
+pub fn detached(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
+    filesystem(entry, stage).map_err(context("mounting for", entry.destination()))
+}
+
 /// A detached mount of an overlay, a bind source or another file system.
 fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
     let options = parse_options(entry.options().as_deref().unwrap_or(&[]));
@@ -153,9 +166,14 @@ fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
     let fd = match entry.typ().as_deref().unwrap_or("bind") {
         "overlay" => overlay(&options, mapping.as_ref(), stage)?,
         "bind" | "none" | "" => {
-            let fd = match &options.subpath {
-                None => mount::clone_tree(source, options.recursive).map_err(context("binding", source))?,
-                Some(path) => open_path(source)
+            let fd = match (&options.namespace, &options.subpath) {
+                (Some(namespace), _) => std::fs::File::open(namespace)
+                    .and_then(|file| mount::clone_tree_of(file.into(), source, options.recursive))
+                    .map_err(context("binding out of", namespace))?,
+                (None, None) => {
+                    mount::clone_tree(source, options.recursive).map_err(context("binding", source))?
+                }
+                (None, Some(path)) => open_path(source)
                     .and_then(|root| {
                         beneath::open_beneath(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                     })
@@ -270,31 +288,11 @@ impl Prepared {
         let mut read_only_later = Vec::new();
         for (entry, ready) in entries.zip(self.mounts) {
             let at = entry.destination();
-            let options = parse_options(entry.options().as_deref().unwrap_or(&[]));
             let describe = context("mounting at", at);
-            let result = match ready {
-                Ready::Mount(fd) => place(root, at, is_directory(&fd)?).and_then(|t| mount::attach(&fd, t)),
-                Ready::Cgroups(list) => attach_cgroups(root, at, list, &options),
-                Ready::InContainer => {
-                    let kind = match entry.typ().as_deref() {
-                        Some("cgroup") => "cgroup2",
-                        Some(kind) => kind,
-                        None => "tmpfs",
-                    };
-                    let late = kind == "tmpfs" && options.set & attr::RDONLY != 0;
-                    let set = if late { options.set & !attr::RDONLY } else { options.set };
-                    if late {
-                        read_only_later.push(at.clone());
-                    }
-                    let source =
-                        entry.source().as_deref().unwrap_or(Path::new(kind)).to_string_lossy().into_owned();
-                    own_dev |= at == Path::new("/dev") && kind == "tmpfs";
-                    place(root, at, true).and_then(|t| {
-                        mount::attach(mount::new_filesystem(kind, &source, &options.data, set)?, t)
-                    })
-                }
-            };
-            result.map_err(describe)?;
+            own_dev |= at == Path::new("/dev") && entry.typ().as_deref() == Some("tmpfs");
+            if attach_entry(root, entry, ready).map_err(describe)? {
+                read_only_later.push(at.clone());
+            }
         }
         if own_dev {
             fill_dev(bundle, root, self.devices, mknod)?;
@@ -321,10 +319,65 @@ impl Prepared {
     }
 }
 
+/// Attaches, or makes, the mount of one entry; whether it is to be made read-only when everything is in it.
+fn attach_entry(root: &OwnedFd, entry: &Mount, ready: Ready) -> io::Result<bool> {
+    let at = entry.destination();
+    let options = parse_options(entry.options().as_deref().unwrap_or(&[]));
+    match ready {
+        Ready::Mount(fd) => mount::attach(&fd, place(root, at, is_directory(&fd)?)?).map(|()| false),
+        Ready::Cgroups(list) => attach_cgroups(root, at, list, &options).map(|()| false),
+        Ready::InContainer => {
+            let kind = match entry.typ().as_deref() {
+                Some("cgroup") => "cgroup2",
+                Some(kind) => kind,
+                None => "tmpfs",
+            };
+            let late = kind == "tmpfs" && options.set & attr::RDONLY != 0;
+            let set = if late { options.set & !attr::RDONLY } else { options.set };
+            let source = entry.source().as_deref().unwrap_or(Path::new(kind)).to_string_lossy().into_owned();
+            let target = place(root, at, true)?;
+            mount::attach(mount::new_filesystem(kind, &source, &options.data, set)?, target)?;
+            Ok(late)
+        }
+    }
+}
+
+/// Further mounts for a container that is there already.
+#[derive(Debug)]
+pub(crate) struct Further(Vec<(Mount, Ready)>);
+
+/// Makes the detached mounts of `entries`, binds, overlays and memory, with the supervisor's rights.
+pub(crate) fn further(bundle: &Bundle, entries: &[Mount]) -> io::Result<Further> {
+    let stage = bundle.dir.join("rootfs");
+    std::fs::create_dir_all(&stage)?;
+    let ready = |entry: &Mount| match entry.typ().as_deref() {
+        Some("tmpfs") => Ok((entry.clone(), Ready::InContainer)),
+        _ => Ok((entry.clone(), Ready::Mount(detached(entry, &stage)?))),
+    };
+    entries.iter().map(ready).collect::<io::Result<_>>().map(Further)
+}
+
+impl Further {
+    /// In the container, as its root.
+    pub(crate) fn attach(self, root: &OwnedFd) -> io::Result<()> {
+        for (entry, ready) in self.0 {
+            let at = entry.destination();
+            if attach_entry(root, &entry, ready).map_err(context("mounting at", at))? {
+                let fd = beneath::open_in_root(root, at, OFlags::PATH, Mode::empty())?;
+                mount::set_attr(&fd, false, attr::RDONLY, 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Assembles the root of a container that does not run, with what is mounted over it from the host, in the calling
 /// thread's own mount namespace. The tree goes with the descriptor and the namespace.
 pub fn assemble(bundle: &Bundle) -> io::Result<OwnedFd> {
-    let prepared = prepare(bundle)?;
+    // Another container's are there while that runs.
+    let is_hosts =
+        |entry: &Mount| !entry.options().iter().flatten().any(|option| option.starts_with(mount::NAMESPACE));
+    let prepared = prepare_mounts(bundle, is_hosts)?;
     mount::attach(&prepared.root, open_path(&bundle.dir.join("rootfs"))?)?;
     for (entry, ready) in bundle.spec.mounts().iter().flatten().zip(prepared.mounts) {
         if let Ready::Mount(fd) = ready {

@@ -9,11 +9,21 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
+pub use crate::failure::{Failure, FailureKind};
+use crate::tools::Tool;
+
 /// Bytes a frame may have.
 pub const MAX_FRAME: usize = 4 << 20;
 
 /// Version of the protocol; a daemon takes over shims of its own version and the one before.
 pub const VERSION: u32 = 1;
+
+/// Directory of a bundle in a microVM, with what was written for it.
+pub const BUNDLE: &str = "/g";
+/// The same of a bundle that a machine is saved with.
+pub const READY_BUNDLE: &str = "/w";
+/// Where a microVM's writable disk is.
+pub const SCRATCH: &str = "/s";
 
 /// One question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +41,29 @@ pub enum Call {
     State,
     /// Send events on this connection from now on. → [`Answer::Done`].
     Subscribe,
+    /// Make a machine of its own what this sandbox needs; asked of the agent of a microVM, once, before the start.
+    /// → [`Answer::Done`].
+    Boot(Box<Boot>),
+    /// Do all that a boot, a start and an end need, with this, and leave nothing of it: what was done once is done faster. Where a
+    /// bundle was brought up that runs its own rehearsal once more. Asked of the agent of a microVM, before it is somebody's. → [`Answer::Done`].
+    Rehearse(Box<Boot>),
+    /// Bring up this bundle, whose first process waits to be told what to run, on these disks: the machine is saved then, and a
+    /// [`Call::Boot`] of a clone finds it. Asked of the agent of a microVM, once. → [`Answer::Done`] when it is ready.
+    Ready(Box<Boot>),
+    /// Mount the disks that the boot to come names, which then finds them there. Asked of the agent of a microVM, before it is
+    /// somebody's. → [`Answer::Done`].
+    Mount(Vec<Disk>),
+    /// The time, which the agent has asked for by [`Answer::ClockAsked`]: nanoseconds since 1970. → [`Answer::Done`].
+    Clock(u64),
+    /// Of a spare, once, with its network namespace (one descriptor with this frame): be ready to become a sandbox.
+    /// → [`Answer::Done`] when it is. Spares are their own daemon's: no other version ever asks.
+    Prepare,
+    /// Of a spare that is ready, once: be the shim of the sandbox in this directory, as its `shim.json` says. What follows is
+    /// a shim's usual life. → [`Answer::Done`].
+    Become {
+        /// The sandbox's directory.
+        dir: std::path::PathBuf,
+    },
     /// Run the bundle. Once. → [`Answer::Started`].
     Start,
     /// Hand a client's socket (one descriptor with this frame) to the container's or an exec's streams.
@@ -53,6 +86,14 @@ pub enum Call {
         /// What the asker wants to find again in [`SandboxState::known`].
         #[serde(default)]
         note: String,
+    },
+    /// Use a tool on the container's files, in a machine of its own: while the container runs, frozen or not, or in a machine
+    /// that was booted for its files and runs nothing. → [`Answer::Started`]; its end is an exec's.
+    Tool {
+        /// Name, unique in the sandbox.
+        exec: String,
+        /// Which.
+        tool: Tool,
     },
     /// Send a signal to the first process of the container or of an exec. → [`Answer::Done`].
     Signal {
@@ -86,6 +127,117 @@ pub enum Call {
     Shutdown,
 }
 
+/// What makes a microVM this sandbox's: everything that a clone of a template must not share with its siblings, and
+/// the bundle.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Boot {
+    /// Nanoseconds since 1970.
+    pub clock: u64,
+    /// Random bytes of the host's, 64 of them.
+    #[serde(with = "hex")]
+    pub seed: Vec<u8>,
+    /// Name of the machine.
+    pub hostname: String,
+    /// 32 hex digits.
+    pub machine_id: String,
+    /// Disks to mount, in this order.
+    pub disks: Vec<Disk>,
+    /// Files to be there before the bundle runs, such as what its maker put into the writable directories.
+    pub files: Vec<SeedFile>,
+    /// Mount the host's shared folders at this path, from the second port.
+    pub shares: Option<std::path::PathBuf>,
+    /// The container's adapter; `None`: the machine has the loopback only.
+    pub network: Option<MachineNetwork>,
+    /// `config.json`; its paths are the machine's.
+    pub spec: Option<Box<oci_spec::runtime::Spec>>,
+    /// `rootfs.json`.
+    pub rootfs: Option<oci_spec::runtime::Mount>,
+    /// The bundle's system call filter, compiled where that is cheap; the bundle has none then.
+    pub filter: Option<PackedFilter>,
+    /// The first process has standard input.
+    pub stdin: bool,
+    /// Initial size of its terminal (rows, columns), (0, 0) unknown.
+    pub size: (u16, u16),
+}
+
+/// A compiled system call filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFilter {
+    /// Instructions (`struct sock_filter`), eight bytes each, little-endian.
+    #[serde(with = "hex")]
+    pub program: Vec<u8>,
+    /// Flags of seccomp(2).
+    pub flags: u32,
+}
+
+/// Bytes as a string of hexadecimal digits: a third of what JSON's list of numbers takes, and read at once.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
+        to.serialize_str(&bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
+        let pairs = text.as_bytes().chunks(2);
+        pairs
+            .map(|pair| match pair {
+                [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+                _ => None,
+            })
+            .collect::<Option<Vec<u8>>>()
+            .ok_or_else(|| D::Error::custom("bytes that are not pairs of hexadecimal digits"))
+    }
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Serial number that the device shows.
+    pub serial: String,
+    /// `erofs`, `ext4`.
+    pub filesystem: String,
+    /// Where.
+    pub at: std::path::PathBuf,
+    /// No writes.
+    pub read_only: bool,
+}
+
+/// A file, directory or link to be made in a machine; what is there already stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedFile {
+    /// Where.
+    pub path: std::path::PathBuf,
+    /// `st_mode`: directories, regular files and symbolic links.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Content, or a link's target.
+    #[serde(with = "hex")]
+    pub content: Vec<u8>,
+}
+
+/// The network of a machine: what its adapter had on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineNetwork {
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u32,
+    /// Addresses with the lengths of their prefixes.
+    pub addresses: Vec<(std::net::IpAddr, u8)>,
+    /// Where everything else goes.
+    pub gateways: Vec<std::net::IpAddr>,
+}
+
 /// How a client is attached.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Attach {
@@ -103,8 +255,6 @@ pub struct Attach {
     pub detach_keys: Vec<u8>,
     /// Bytes that the client had sent already.
     pub read_ahead: Vec<u8>,
-    /// Bytes to send before anything else (log replay).
-    pub preamble: Vec<u8>,
 }
 
 /// One answer, or an event (`id` 0).
@@ -132,35 +282,19 @@ pub enum Answer {
     Stats(Box<Stats>),
     /// Pids.
     Pids(Vec<i32>),
+    /// Of an agent, unasked: it wants to be told the time, and measures how long that takes.
+    ClockAsked,
     /// It was not done.
     Failed(Failure),
     /// Something happened.
     Event(Event),
 }
 
-/// Why something was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// Class.
-    pub kind: FailureKind,
-    /// Sentence.
-    pub message: String,
-}
-
-/// Classes of failure that the engine treats differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FailureKind {
-    /// The program does not exist (exit code 127).
-    ProgramNotFound,
-    /// The program exists and cannot be run (exit code 126).
-    ProgramNotExecutable,
-    /// The request does not fit the state.
-    WrongState,
-    /// The request itself is wrong.
-    Invalid,
-    /// Everything else.
-    Other,
+/// How a tool has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolEnd {
+    /// `None`: it has done all.
+    pub failure: Option<Failure>,
 }
 
 /// What happens unasked.
@@ -330,6 +464,15 @@ mod tests {
             }
         }
         assert_eq!(seen, [1, 2]);
+    }
+
+    #[test]
+    fn bytes_go_as_digits_and_come_back() {
+        let file = SeedFile { content: (0..=255).collect(), ..Default::default() };
+        let text = serde_json::to_string(&file).unwrap();
+        assert!(text.contains("\"00010203"));
+        assert_eq!(serde_json::from_str::<SeedFile>(&text).unwrap(), file);
+        assert!(serde_json::from_str::<SeedFile>(&text.replace("0001", "00g1")).is_err());
     }
 
     #[test]

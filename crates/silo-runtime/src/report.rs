@@ -26,7 +26,14 @@ pub(crate) enum Report {
 /// A pair of connected sockets that keep messages apart.
 pub(crate) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((ours, out_of_the_way(theirs)?))
+}
+
+/// The descriptor under a number above those that a program is given.
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> io::Result<OwnedFd> {
+    const ABOVE: i32 = 16;
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, ABOVE)?)
 }
 
 /// Sends a report; there is nobody to tell if that fails.

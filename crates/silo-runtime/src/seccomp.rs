@@ -4,11 +4,15 @@
 //! call newer than any that the profile names gets ENOSYS where the profile's default is an error number: C
 //! libraries then fall back to older calls. x32 calls get the default action.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall};
 use silo_sys::process::BpfInstruction;
+
+use crate::protocol::{Failure, FailureKind, PackedFilter};
+use crate::report::failure;
 
 /// What is wrong with a profile.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +29,46 @@ pub enum SeccompError {
 }
 
 /// A filter ready for the kernel.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     /// Instructions.
     pub program: Vec<BpfInstruction>,
     /// Flags of seccomp(2).
     pub flags: u32,
+}
+
+impl Filter {
+    /// As it is sent to a machine.
+    pub fn pack(&self) -> PackedFilter {
+        let one = |i: &BpfInstruction| {
+            let (code, k) = (i.code.to_le_bytes(), i.k.to_le_bytes());
+            [code[0], code[1], i.jt, i.jf, k[0], k[1], k[2], k[3]]
+        };
+        PackedFilter { program: self.program.iter().flat_map(one).collect(), flags: self.flags }
+    }
+
+    /// One that was sent; the kernel verifies what it says.
+    pub fn unpack(packed: &PackedFilter) -> Self {
+        let (whole, _) = packed.program.as_chunks::<8>();
+        let one = |b: &[u8; 8]| BpfInstruction {
+            code: u16::from_le_bytes([b[0], b[1]]),
+            jt: b[2],
+            jf: b[3],
+            k: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
+        };
+        Self { program: whole.iter().map(one).collect(), flags: packed.flags }
+    }
+}
+
+/// The filter that a bundle asks for, if any.
+pub(crate) fn of(bundle: &crate::Bundle) -> Result<Option<Cow<'_, Filter>>, Failure> {
+    if let Some(filter) = &bundle.filter {
+        return Ok(Some(Cow::Borrowed(filter)));
+    }
+    let profile = bundle.linux().map_err(failure)?.seccomp().as_ref();
+    let compiled = profile.map(compile).transpose();
+    let compiled = compiled.map_err(|e| Failure { kind: FailureKind::Invalid, message: e.to_string() })?;
+    Ok(compiled.map(Cow::Owned))
 }
 
 const LD: u16 = 0x20;

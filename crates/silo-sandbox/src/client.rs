@@ -13,14 +13,17 @@ use oci_spec::runtime::{LinuxResources, Process};
 use silo_runtime::protocol::{Answer, Call, Reply, Request, decode, encode};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::contract::{Attach, Event, Exit, SandboxError, SandboxState, ShimConfig, Stats, files};
+use crate::contract::{Attach, Event, Exit, Isolation, SandboxError, SandboxState, ShimConfig, Stats, files};
+use crate::hyperv;
 
 type Result<T> = std::result::Result<T, SandboxError>;
 
 /// How long a shim may take for an answer. A start may take its own limit (60 s) and is given a little more.
 const ANSWER_LIMIT: Duration = Duration::from_secs(75);
+/// How long a spare may take to become a sandbox's shim: it has nothing else to do, and a start waits.
+const BECOME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Events of one sandbox; ends when its shim is gone.
 pub type Events = mpsc::UnboundedReceiver<Event>;
@@ -49,6 +52,8 @@ struct Inner {
     writing: tokio::sync::Mutex<()>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     next: AtomicU64,
+    /// The shim has closed the connection.
+    gone: watch::Sender<bool>,
 }
 
 /// How to run a further process.
@@ -68,7 +73,7 @@ pub struct ExecRequest {
     pub note: String,
 }
 
-fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> SandboxError {
+pub(crate) fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> SandboxError {
     let doing = doing.into();
     move |source| SandboxError::Io { doing, source }
 }
@@ -77,15 +82,27 @@ impl Sandbox {
     /// Starts a shim for the bundle in `dir` (`config.json`, `rootfs.json` are there by the time of
     /// [`Sandbox::start`]). It ends by itself if this connection is dropped before the start.
     pub async fn spawn(executable: &Path, dir: &Path, config: &ShimConfig) -> Result<(Self, Events)> {
-        let text = serde_json::to_vec(config).map_err(|e| io_error("shim.json")(e.into()))?;
+        let mut config = config.clone();
         let dir = dir.to_owned();
         let executable = executable.to_owned();
         let ours = tokio::task::spawn_blocking(move || -> io::Result<std::os::unix::net::UnixStream> {
-            silo_sys::atomic_file::write_with(&dir.join(files::SHIM), &text, 0o600, false)?;
-            match std::fs::remove_file(dir.join(files::EXIT)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
+            let template = match config.isolation {
+                Isolation::Process => None,
+                Isolation::Hyperv => {
+                    config.machine.host = hyperv::host().clone();
+                    if config.files_of.is_some() || dir.join(hyperv::machine::SCRATCH).exists() {
+                        // It is for containers that have written nothing yet.
+                        config.machine.ready = None;
+                    }
+                    hyperv::template::find_best(&executable, &mut config.machine)
+                }
+            };
+            let mut memory = Stdio::null();
+            if let Some((dir, fd)) = template {
+                config.machine.template = Some(dir);
+                memory = Stdio::from(fd.try_clone()?);
             }
+            furnish(&dir, &config)?;
             let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
             ours.set_nonblocking(true)?;
             let log = std::fs::File::options().create(true).append(true).open(dir.join(files::SHIM_LOG))?;
@@ -95,7 +112,7 @@ impl Sandbox {
                 .current_dir("/")
                 .env_clear()
                 .stdin(Stdio::from(OwnedFd::from(theirs)))
-                .stdout(Stdio::null())
+                .stdout(memory)
                 .stderr(log)
                 .spawn()?;
             // Reaps it whenever it ends; costs a parked thread's stack address space only.
@@ -112,6 +129,37 @@ impl Sandbox {
         let (sandbox, events) = Self::over(stream);
         sandbox.done(Call::Subscribe, None).await?;
         Ok((sandbox, events))
+    }
+
+    /// Has a spare that was spawned make itself ready, in this network namespace.
+    pub async fn prepare(&self, network: OwnedFd) -> Result<()> {
+        self.done(Call::Prepare, Some(network)).await
+    }
+
+    /// Has a spare that is ready become the shim of the container in `dir`. One that does not is to be let go.
+    pub async fn become_shim_of(&self, dir: &Path, config: &ShimConfig) -> Result<()> {
+        let (at, config) = (dir.to_owned(), config.clone());
+        tokio::task::spawn_blocking(move || furnish(&at, &config))
+            .await
+            .map_err(|e| io_error("taking a spare")(io::Error::other(e)))?
+            .map_err(io_error("taking a spare"))?;
+        let became = self.done(Call::Become { dir: dir.to_owned() }, None);
+        tokio::time::timeout(BECOME_LIMIT, became)
+            .await
+            .unwrap_or(Err(SandboxError::Silent(BECOME_LIMIT.as_secs())))
+    }
+
+    /// The shim's process, to be waited for.
+    pub async fn process(&self) -> Result<ShimProcess> {
+        let pid = self.state().await?.shim_pid;
+        silo_sys::process::pidfd_open(pid)
+            .map(ShimProcess)
+            .map_err(io_error("looking for the shim's process"))
+    }
+
+    /// Becomes true when the shim has closed the connection; it does not keep the connection itself.
+    pub fn gone(&self) -> watch::Receiver<bool> {
+        self.inner.gone.subscribe()
     }
 
     /// Connects to a shim that an earlier daemon started.
@@ -132,6 +180,7 @@ impl Sandbox {
             writing: tokio::sync::Mutex::new(()),
             waiting: Mutex::new(HashMap::new()),
             next: AtomicU64::new(1),
+            gone: watch::Sender::new(false),
         });
         let reading = Arc::new(Reading(tokio::spawn(read(inner.clone(), sender))));
         (Self { inner, _reading: reading }, events)
@@ -182,7 +231,7 @@ impl Sandbox {
         self.call(call, fd).await.map(|_| ())
     }
 
-    async fn started(&self, call: Call, fd: Option<OwnedFd>) -> Result<i32> {
+    pub(crate) async fn started(&self, call: Call, fd: Option<OwnedFd>) -> Result<i32> {
         match self.call(call, fd).await? {
             Answer::Started { pid } => Ok(pid),
             other => Err(unexpected(&other)),
@@ -262,15 +311,52 @@ impl Sandbox {
     }
 }
 
+/// Puts what a shim reads into its directory.
+fn furnish(dir: &Path, config: &ShimConfig) -> io::Result<()> {
+    silo_sys::atomic_file::write_with(&dir.join(files::SHIM), &serde_json::to_vec(config)?, 0o600, false)?;
+    match std::fs::remove_file(dir.join(files::EXIT)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// What a shim wrote when its container ended, if it did.
 pub fn recorded_exit(dir: &Path) -> Option<Exit> {
     serde_json::from_slice(&std::fs::read(dir.join(files::EXIT)).ok()?).ok()
+}
+
+/// A shim's process.
+#[derive(Debug)]
+pub struct ShimProcess(OwnedFd);
+
+impl ShimProcess {
+    /// Waits until it has ended, at most so long; whether it has. Blocking.
+    pub fn wait(&self, limit: Duration) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let time = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+        // It is readable from its end on (pidfd_open(2)).
+        matches!(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&time)), Ok(1))
+    }
+
+    /// Has it end now; what it supervises, too, if that is a machine.
+    pub fn kill(&self) {
+        let _ = silo_sys::process::pidfd_signal(&self.0, libc::SIGKILL);
+    }
 }
 
 /// Removes what a shim that was killed has left: processes and cgroup of the bundle in `dir`.
 pub fn clean_up_after(cgroup: &str, socket: &PathBuf) -> io::Result<()> {
     let _ = std::fs::remove_file(socket);
     silo_runtime::cgroup::Cgroup::at(cgroup)?.destroy()
+}
+
+/// As [`clean_up_after`], where a shim's socket says that it was killed: it takes its socket along when it leaves by
+/// itself, and what it then still waits for is its own.
+pub fn clean_up_if_killed(cgroup: &str, socket: &PathBuf) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => clean_up_after(cgroup, socket),
+        _ => Ok(()),
+    }
 }
 
 fn unexpected(answer: &Answer) -> SandboxError {
@@ -313,4 +399,35 @@ async fn read(inner: Arc<Inner>, events: mpsc::UnboundedSender<Event>) {
         }
     }
     lock(&inner.waiting).clear();
+    inner.gone.send_replace(true);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_shim_has_left_is_taken_away_and_a_living_ones_is_not() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let path = format!("/silo-test/left-{}", std::process::id());
+        let socket = std::env::temp_dir().join(format!("silo-left-{}", std::process::id()));
+        let found = || {
+            let below = |e: std::fs::DirEntry| e.path().join(&path[1..]).exists();
+            std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().any(below)
+                || Path::new("/sys/fs/cgroup").join(&path[1..]).exists()
+        };
+        silo_runtime::cgroup::Cgroup::at(&path).unwrap().create(None).unwrap();
+        clean_up_if_killed(&path, &socket).unwrap();
+        assert!(found(), "a shim that left by itself takes away what is its own");
+        let listener = UnixListener::bind(&socket).unwrap();
+        clean_up_if_killed(&path, &socket).unwrap();
+        assert!(found() && socket.exists(), "it lives");
+        drop(listener);
+        clean_up_if_killed(&path, &socket).unwrap();
+        assert!(!found() && !socket.exists());
+    }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use silo_runtime::protocol::{
     Attach, Event, ExecState, Exit, Failure, FailureKind, SandboxState, Stats, VERSION,
 };
+pub use silo_runtime::tools::Tool;
 
 /// Where a container runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum Isolation {
     /// Namespaces and a cgroup on the host's kernel (a Windows Server Container).
     #[default]
     Process,
+    /// A microVM with a kernel of its own (a Hyper-V Container).
+    Hyperv,
 }
 
 impl Isolation {
@@ -22,7 +25,13 @@ impl Isolation {
     pub fn as_str(self) -> &'static str {
         match self {
             Isolation::Process => "process",
+            Isolation::Hyperv => "hyperv",
         }
+    }
+
+    /// By its name, in any case; `None`: there is none of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Process, Self::Hyperv].into_iter().find(|i| i.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -42,6 +51,76 @@ pub struct ShimConfig {
     pub stdin_once: bool,
     /// Log file; `None`: none is kept.
     pub log: Option<LogFile>,
+    /// Where the container runs.
+    pub isolation: Isolation,
+    /// Of a machine of its own: where it comes from.
+    pub machine: MachineConfig,
+    /// First id of the container's own range of host users and groups.
+    pub owner: u32,
+    /// Directory of a bundle whose files alone are wanted: its machine boots, runs nothing and goes with the daemon's
+    /// connection. The shim's own directory is another one then.
+    pub files_of: Option<PathBuf>,
+    /// It is a spare: made ready before anybody asks for it, to become one container's shim. The directory is the pool's.
+    pub spare: Option<SpareConfig>,
+}
+
+/// What a spare is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpareConfig {
+    /// Everything that its ready state depends on: a start takes one whose key is its own ([`crate::spare_key`]).
+    pub key: String,
+    /// A bundle lies in its directory that is to be made ready with it.
+    pub bundle: bool,
+}
+
+/// Where machines come from, and what one of them has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineConfig {
+    /// Prepared kernels and initial file systems.
+    pub vm: PathBuf,
+    /// Disk images of chains, shared by all machines.
+    pub disks: PathBuf,
+    /// Saved machines.
+    pub templates: PathBuf,
+    /// The agent.
+    pub agent: PathBuf,
+    /// Bytes of memory that the container may use; 0: not limited.
+    pub memory: u64,
+    /// Bytes that its writable files may have; 0: the default.
+    pub scratch: u64,
+    /// What the host's processor can do, found out once by whoever starts shims.
+    pub host: MachineHost,
+    /// What a template is to be saved with beside the booted kernel; `None`: nothing.
+    pub ready: Option<ReadyState>,
+    /// Of a spare: the layers of the disks that its container will have, as [`crate::layers_of`] finds them; they are mounted
+    /// while it waits, with a scratch. Empty: it can become any.
+    pub layers: Vec<Vec<PathBuf>>,
+    /// The template to clone, set when a shim is started and given its memory.
+    pub template: Option<PathBuf>,
+}
+
+/// A bundle whose first process waits to be told what to run, brought up in a machine before that is saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReadyState {
+    /// Everything that its state depends on beside the machine.
+    pub key: String,
+    /// Directory of the bundle.
+    pub bundle: PathBuf,
+    /// What it is for, as it is shown.
+    pub of: String,
+}
+
+/// What a host gives its machines.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineHost {
+    /// Why KVM does not run machines here; `None`: it does.
+    pub no_kvm: Option<String>,
+    /// Thousands of ticks a second of the processor's timestamp counter.
+    pub tsc_khz: u64,
 }
 
 /// A json-file log.

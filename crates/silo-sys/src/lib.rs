@@ -4,8 +4,13 @@
 
 pub mod atomic_file;
 pub mod beneath;
+pub mod entropy;
+pub mod identity;
+pub mod kvm;
+pub mod links;
 pub mod mount;
 pub mod netlink;
 pub mod netns;
 pub mod process;
 pub mod socket;
+pub mod tap;

@@ -80,6 +80,26 @@ pub fn subpath_option(path: &Path) -> Option<String> {
     (!path.as_os_str().is_empty()).then(|| format!("{SUBPATH}{}", path.display()))
 }
 
+/// Our own mount option: the source is a path as in this mount namespace, a file of `/proc`.
+pub const NAMESPACE: &str = "x-silo.mount-namespace=";
+
+/// The mount option that binds out of the mount namespace at `path`.
+pub fn namespace_option(path: &Path) -> String {
+    format!("{NAMESPACE}{}", path.display())
+}
+
+/// As [`clone_tree`], of a path in another mount namespace: a thread of its own goes there.
+pub fn clone_tree_of(namespace: OwnedFd, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let path = path.to_owned();
+    let there = move || {
+        unshare(libc::CLONE_FS)?;
+        setns(namespace, libc::CLONE_NEWNS)?;
+        clone_tree(&path, recursive)
+    };
+    let thread = std::thread::Builder::new().name("mounts-of".to_owned()).spawn(there)?;
+    thread.join().map_err(|_| io::Error::other("the thread that binds out of a namespace panicked"))?
+}
+
 /// A detached copy of the mount (and with `recursive` the submounts) at `path`, which may be a file.
 pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -103,6 +123,11 @@ pub fn clone_tree_fd(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
+}
+
+/// Moves what is mounted at a path to another.
+pub fn move_onto(source: &Path, target: &Path) -> io::Result<()> {
+    Ok(rustix::mount::mount_move(source, target)?)
 }
 
 /// A new, detached file system of type `kind` with `options` (`key=value` or flags) and attributes ([`attr`]).

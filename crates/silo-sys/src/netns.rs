@@ -14,6 +14,12 @@ pub fn unshare_network() -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Into::into)
 }
 
+/// Moves the calling thread, and no other, into a network namespace; see [`unshare_network`].
+pub fn enter_network(namespace: impl std::os::fd::AsFd) -> io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
 /// The network namespace of the calling thread. It lives as long as the descriptor or a process in it; no file names it.
 pub fn current_network() -> io::Result<OwnedFd> {
     File::open("/proc/thread-self/ns/net").map(Into::into)

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
-use silo_engine::{Engine, EngineConfig};
+use silo_engine::guest::windows::base::read_digests;
+use silo_engine::images::RegistrySettings;
+use silo_engine::{BaseSettings, Engine, EngineConfig};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,10 +41,137 @@ pub(crate) struct DaemonArguments {
     /// Gateway and prefix of the default network, such as 172.20.0.1/16 [a free one]
     #[arg(long)]
     subnet: Option<String>,
+    /// Isolation of containers that ask for none: process or hyperv [process]
+    #[arg(long)]
+    isolation: Option<String>,
+    /// Directory of guest kernels and templates, which daemons may share [<root>/vm]
+    #[arg(long)]
+    vm_dir: Option<PathBuf>,
+    /// Sandboxes kept ready for containers to come, at most; 0: none [4]
+    #[arg(long)]
+    pool: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    bases: BaseArguments,
+    #[command(flatten)]
+    #[serde(flatten)]
+    registries: RegistryArguments,
+}
+
+/// How the bases of Windows images are had.
+#[derive(Args, Deserialize, Default, Debug)]
+#[serde(default, rename_all = "kebab-case")]
+struct BaseArguments {
+    /// Do not build the local base that an image needs: say which is missing
+    #[arg(long)]
+    no_base_build: bool,
+    /// Directory with the packages that a missing base is built from (`silo base fetch`) [the distribution's mirror]
+    #[arg(long)]
+    base_packages: Option<PathBuf>,
+    /// File that says which layers are whose base's: "sha256:… nanoserver" [/etc/silo/base-digests, if it exists]; may be repeated
+    #[arg(long = "base-digests")]
+    base_digests: Vec<PathBuf>,
+}
+
+impl BaseArguments {
+    fn over(self, file: Self) -> Self {
+        Self {
+            no_base_build: self.no_base_build || file.no_base_build,
+            base_packages: self.base_packages.or(file.base_packages),
+            base_digests: if self.base_digests.is_empty() { file.base_digests } else { self.base_digests },
+        }
+    }
+
+    fn settings(self) -> Result<BaseSettings, String> {
+        let mut files = self.base_digests;
+        if files.is_empty() && Path::new(DEFAULT_DIGESTS).exists() {
+            files.push(DEFAULT_DIGESTS.into());
+        }
+        let mut digests = std::collections::BTreeMap::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+            digests.extend(read_digests(&text).map_err(|e| format!("{}: {e}", file.display()))?);
+        }
+        Ok(BaseSettings { no_build: self.no_base_build, packages: self.base_packages, digests })
+    }
+}
+
+/// How registries are reached.
+#[derive(Args, Deserialize, Default, Debug)]
+#[serde(default, rename_all = "kebab-case")]
+struct RegistryArguments {
+    /// Registry (host[:port] or address/prefix) that needs no valid certificate and may speak plain HTTP; may be repeated
+    #[arg(long = "insecure-registry")]
+    insecure_registries: Vec<String>,
+    /// URL that is asked before the default registry; may be repeated
+    #[arg(long = "registry-mirror")]
+    registry_mirrors: Vec<String>,
+    /// Directory with host[:port]/{*.crt,*.cert,*.key} [/etc/docker/certs.d and /etc/silo/certs.d]; may be repeated
+    #[arg(long = "certs-dir")]
+    certs_dirs: Vec<PathBuf>,
+    /// Proxy for plain HTTP [$HTTP_PROXY]
+    #[arg(long)]
+    http_proxy: Option<String>,
+    /// Proxy for HTTPS [$HTTPS_PROXY]
+    #[arg(long)]
+    https_proxy: Option<String>,
+    /// Hosts that are reached without a proxy, by commas [$NO_PROXY]
+    #[arg(long)]
+    no_proxy: Option<String>,
+    /// Layers that are downloaded at once, of all pulls [3]
+    #[arg(long)]
+    max_concurrent_downloads: Option<usize>,
+    /// Layers that are uploaded at once, of all pushes [5]
+    #[arg(long)]
+    max_concurrent_uploads: Option<usize>,
+    /// How often a request to a registry is tried while it is in trouble [5]
+    #[arg(long)]
+    max_download_attempts: Option<u32>,
+}
+
+impl RegistryArguments {
+    fn over(self, file: Self) -> Self {
+        fn either<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if flags.is_empty() { file } else { flags }
+        }
+        Self {
+            insecure_registries: either(self.insecure_registries, file.insecure_registries),
+            registry_mirrors: either(self.registry_mirrors, file.registry_mirrors),
+            certs_dirs: either(self.certs_dirs, file.certs_dirs),
+            http_proxy: self.http_proxy.or(file.http_proxy),
+            https_proxy: self.https_proxy.or(file.https_proxy),
+            no_proxy: self.no_proxy.or(file.no_proxy),
+            max_concurrent_downloads: self.max_concurrent_downloads.or(file.max_concurrent_downloads),
+            max_concurrent_uploads: self.max_concurrent_uploads.or(file.max_concurrent_uploads),
+            max_download_attempts: self.max_download_attempts.or(file.max_download_attempts),
+        }
+    }
+
+    fn settings(self) -> Result<RegistrySettings, String> {
+        let environment =
+            |names: [&str; 2]| names.iter().find_map(|n| std::env::var(n).ok()).filter(|v| !v.is_empty());
+        let defaults = RegistrySettings::default();
+        let settings = RegistrySettings {
+            insecure: self.insecure_registries,
+            mirrors: self.registry_mirrors,
+            certificates: if self.certs_dirs.is_empty() { defaults.certificates } else { self.certs_dirs },
+            http_proxy: self.http_proxy.or_else(|| environment(["HTTP_PROXY", "http_proxy"])),
+            https_proxy: self.https_proxy.or_else(|| environment(["HTTPS_PROXY", "https_proxy"])),
+            no_proxy: self.no_proxy.or_else(|| environment(["NO_PROXY", "no_proxy"])),
+            downloads: self.max_concurrent_downloads.unwrap_or(defaults.downloads),
+            uploads: self.max_concurrent_uploads.unwrap_or(defaults.uploads),
+            attempts: self.max_download_attempts.unwrap_or(defaults.attempts),
+        };
+        settings.check().map_err(|e| e.to_string())?;
+        Ok(settings)
+    }
 }
 
 /// How long the end waits for what ended containers have left.
 const SETTLE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// Spares that are kept ready, where nobody says how many.
+const POOL: usize = 4;
+const DEFAULT_DIGESTS: &str = "/etc/silo/base-digests";
 const DEFAULT_FILE: &str = "/etc/silo/daemon.toml";
 
 impl DaemonArguments {
@@ -63,6 +192,11 @@ impl DaemonArguments {
             group: self.group.or(file.group),
             bridge: self.bridge.or(file.bridge),
             subnet: self.subnet.or(file.subnet),
+            isolation: self.isolation.or(file.isolation),
+            vm_dir: self.vm_dir.or(file.vm_dir),
+            pool: self.pool.or(file.pool),
+            bases: self.bases.over(file.bases),
+            registries: self.registries.over(file.registries),
         })
     }
 }
@@ -100,13 +234,20 @@ async fn rest(engine: Engine) {
 async fn run(settings: DaemonArguments) -> Result<(), String> {
     let run_dir = settings.run_dir.unwrap_or_else(|| "/run/silo".into());
     let socket = settings.socket.unwrap_or_else(|| run_dir.join("silo.sock"));
+    let root = settings.root.unwrap_or_else(|| "/var/lib/silo".into());
+    let isolation = settings.isolation.as_deref().unwrap_or("process");
     let config = EngineConfig {
-        root: settings.root.unwrap_or_else(|| "/var/lib/silo".into()),
+        vm: settings.vm_dir.unwrap_or_else(|| root.join("vm")),
+        root,
+        registries: std::sync::Arc::new(settings.registries.settings()?),
+        bases: settings.bases.settings()?,
         run: run_dir,
         executable: std::env::current_exe().map_err(|e| format!("finding this program: {e}"))?,
         bridge: settings.bridge.unwrap_or_else(|| "silo0".to_owned()),
         subnet: settings.subnet,
-        isolation: silo_sandbox::Isolation::Process,
+        isolation: silo_sandbox::Isolation::parse(isolation)
+            .ok_or_else(|| format!("--isolation {isolation:?}: there are process and hyperv"))?,
+        pool: settings.pool.unwrap_or(POOL),
     };
     let _lock = lock(&config.root)?;
     let engine = Engine::open(config).await.map_err(|e| e.to_string())?;
@@ -124,6 +265,7 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
     tokio::spawn(rest(engine.clone()));
     let served = engine.clone();
     let result = silo_api::serve(listener, served, stop).await.map_err(|e| format!("serving: {e}"));
+    engine.empty_pool().await;
     engine.settle(SETTLE_LIMIT).await;
     let _ = std::fs::remove_file(&socket);
     result

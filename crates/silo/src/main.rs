@@ -21,17 +21,31 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the daemon
-    Daemon(daemon::DaemonArguments),
+    Daemon(Box<daemon::DaemonArguments>),
     /// Supervise one sandbox (started by the daemon)
     #[command(hide = true)]
     Shim {
         /// The sandbox's directory
         dir: std::path::PathBuf,
     },
+    /// Make a template of a microVM (started by the daemon)
+    #[command(hide = true)]
+    Template {
+        /// What machines it is for, as JSON
+        config: String,
+    },
     /// Show the versions of this program and of the daemon
     Version(cli::Output),
     /// Show facts about the daemon
     Info(cli::Output),
+    /// List the sandboxes that are kept ready for containers to come
+    Pool {
+        /// Wait until so many are ready, a minute at most
+        #[arg(long, default_value_t = 0)]
+        wait: usize,
+        #[command(flatten)]
+        output: cli::Output,
+    },
     /// List containers
     Ps {
         /// Stopped ones too
@@ -40,9 +54,15 @@ enum Command {
         #[command(flatten)]
         output: cli::Output,
     },
+    /// Check the store of images
+    #[command(subcommand)]
+    Image(cli::image::ImageCommand),
     /// Build and manage Windows base images
     #[command(subcommand)]
     Base(cli::base::BaseCommand),
+    /// Kernel and templates of containers with hyperv isolation
+    #[command(subcommand)]
+    Vm(cli::vm::VmCommand),
     /// Look into registry hive files, compare and merge them
     #[command(subcommand)]
     Hive(cli::hive::HiveCommand),
@@ -64,11 +84,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let client = || cli::client::Client::find(arguments.host.as_deref());
     finish(match arguments.command {
-        Command::Daemon(daemon) => daemon::main(daemon),
+        Command::Daemon(daemon) => daemon::main(*daemon),
         Command::Shim { dir } => silo_sandbox::shim::main(&dir).map_err(|e| format!("shim: {e}")),
+        Command::Template { config } => cli::vm::template(&config),
         Command::Version(output) => client().and_then(|c| cli::version(&c, &output)),
         Command::Info(output) => client().and_then(|c| cli::info(&c, &output)),
+        Command::Pool { wait, output } => client().and_then(|c| cli::pool(&c, wait, &output)),
         Command::Ps { all, output } => client().and_then(|c| cli::ps(&c, all, &output)),
+        Command::Image(command) => client().and_then(|c| cli::image::main(&c, command)),
+        Command::Vm(command) => client().and_then(|c| cli::vm::main(&c, command)),
         Command::Hive(command) => cli::hive::main(command),
         Command::Registry(command) => client().and_then(|c| cli::registry::main(&c, command)),
         Command::Base(command) => client().and_then(|c| cli::base::main(&c, command)),

@@ -1,7 +1,7 @@
 //! `/containers`: one file a group of verbs; each decodes, calls one engine verb, encodes.
 
 pub(crate) mod create;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod files;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;

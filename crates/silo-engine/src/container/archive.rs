@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
+use silo_image::layer::Found;
+use silo_sandbox::Tool;
 
 use crate::ByteStream;
 use crate::engine::{Engine, Entry, blocking};
@@ -17,6 +18,7 @@ use crate::spec::NetworkMode;
 use crate::stream::stream_by;
 use crate::{image, placement};
 
+use super::keeper::{AskedNames, Keeper, are_asked_for, tool_error};
 use super::start::Joined;
 
 /// A file as `docker cp` is told of it.
@@ -62,6 +64,11 @@ fn go_mode(mode: u32) -> u32 {
     kind | special | mode & 0o777
 }
 
+/// Whether a path asks for what is in a directory, without its name.
+fn is_contents(path: &str) -> bool {
+    path.ends_with("/.") || path.ends_with("\\.")
+}
+
 /// What is done inside of a container's file tree.
 type Work<T> = Box<dyn FnOnce(&OwnedFd) -> Result<T> + Send>;
 
@@ -81,12 +88,12 @@ impl Engine {
         }
         self.bundle_for_files(&record)?;
         let dir = self.dir(&entry.id);
-        silo_sandbox::with_stopped_root(&dir, move |root| Ok(work(root)))
+        silo_sandbox::with_stopped_root(&dir, None, move |root| Ok(work(root)))
             .map_err(internal("assembling the container's root"))?
     }
 
     /// A container that was never started has no bundle yet.
-    fn bundle_for_files(&self, record: &ContainerRecord) -> Result<()> {
+    pub(super) fn bundle_for_files(&self, record: &ContainerRecord) -> Result<()> {
         if self.dir(&record.id).join(crate::bundle::CONFIG).exists() {
             return Ok(());
         }
@@ -102,40 +109,67 @@ impl Engine {
         let guest = placement::guest(record.os)?;
         let at = guest.path_in_root(path, "").map_err(guest_error)?.0;
         // `dir/.` and `link/` mean what the link leads to.
-        let directory = path.ends_with('/') || path.ends_with("/.") || path.ends_with('\\');
+        let directory = path.ends_with('/') || path.ends_with('\\') || is_contents(path);
         Ok(if directory { at.join(".") } else { at })
     }
 
     /// What is at a path.
     pub async fn archive_stat(&self, name: &str, path: &str) -> Result<PathStat> {
         let entry = self.find(name)?;
-        let at = self.path_in(&entry.record(), path)?;
+        let record = entry.record();
+        let at = self.path_in(&record, path)?;
+        if are_asked_for(&record) {
+            let keeper = Arc::new(self.keeper(&entry).await?);
+            return Ok(asked_stat(&keeper, &at, path, &entry).await?.0);
+        }
+        let guest = placement::guest(record.os)?;
         let (engine, shown) = (self.clone(), path.to_owned());
         blocking(move || {
-            engine.with_root(&entry.clone(), Box::new(move |root| stat(root, &at, &shown, &entry.id.0)))
+            let named = entry.clone();
+            let find =
+                move |root: &OwnedFd| stat(root, &guest.spelled(&root.as_fd(), &at), &at, &shown, &named);
+            engine.with_root(&entry, Box::new(find))
         })
         .await
     }
 
     /// A file or directory as tar.
     pub async fn archive_get(&self, name: &str, path: &str) -> Result<(PathStat, ByteStream)> {
-        let found = self.archive_stat(name, path).await?;
         let entry = self.find(name)?;
-        let at = self.path_in(&entry.record(), path)?;
-        let contents_only = path.ends_with("/.");
-        let prefix = if contents_only { ".".to_owned() } else { found.name.clone() };
+        let record = entry.record();
+        let at = self.path_in(&record, path)?;
+        let prefix_of = |found: &PathStat| {
+            if is_contents(path) { ".".to_owned() } else { found.name.clone() }
+        };
+        if are_asked_for(&record) {
+            let keeper = Arc::new(self.keeper(&entry).await?);
+            let (found, at) = asked_stat(&keeper, &at, path, &entry).await?;
+            let mut from = keeper.tool(Tool::Pack { path: at, prefix: prefix_of(&found) }).await?;
+            let bytes = stream_by(move |mut to| {
+                let _keeper = keeper;
+                io::copy(&mut from, &mut to)?;
+                to.flush()
+            });
+            return Ok((found, bytes));
+        }
+        let found = self.archive_stat(name, path).await?;
+        let prefix = prefix_of(&found);
         let offset = self.id_offset(&entry.record());
-        let bytes = self.packed(entry, move |root, to| {
+        let guest = placement::guest(record.os)?;
+        let bytes = self.packed(entry, None, move |root, to| {
+            let at = guest.spelled(&root.as_fd(), &at);
             silo_image::layer::pack_tree(root.as_fd(), &at, &prefix, offset, false, to)
                 .map_err(|e| EngineError::internal(e.to_string()))
         });
         Ok((found, bytes))
     }
 
-    /// A stream of what `work` writes of a container's root directory.
+    /// A stream of what `work` writes of a container's root directory, or of the one that a copy of its writable directory
+    /// makes.
     fn packed(
         &self,
         entry: Arc<Entry>,
+        copy: Option<PathBuf>,
         work: impl FnOnce(&OwnedFd, &mut dyn Write) -> Result<()> + Send + 'static,
     ) -> ByteStream {
         let engine = self.clone();
@@ -144,7 +178,12 @@ impl Engine {
                 work(root, &mut to)?;
                 to.flush().map_err(internal("packing"))
             };
-            engine.with_root(&entry, Box::new(work)).map_err(io::Error::other)
+            if copy.is_none() {
+                return engine.with_root(&entry, Box::new(work)).map_err(io::Error::other);
+            }
+            silo_sandbox::with_stopped_root(&engine.dir(&entry.id), copy, move |root| {
+                work(root).map_err(io::Error::other)
+            })
         })
     }
 
@@ -176,6 +215,33 @@ impl Engine {
                 message: "container rootfs is marked read-only".into(),
             });
         }
+        if are_asked_for(&record) {
+            let keeper = Arc::new(self.keeper(&entry).await?);
+            let found = asked_stat(&keeper, &at.join("."), path, &entry).await;
+            let at = found.as_ref().map_or_else(|_| at, |(_, at)| at.components().as_path().to_owned());
+            extraction_point(found.map(|(stat, _)| stat))?;
+            let guest = placement::guest(record.os)?;
+            let result = blocking(move || {
+                let names = AskedNames(&keeper);
+                let places = guest.entry_places(&names, &at);
+                // Names that are told here are those in the root.
+                let path = if places.is_some() { PathBuf::from("/") } else { at.clone() };
+                let tool = Tool::Extract { path, no_overwrite_dir_non_dir, keep_owner };
+                let mut to = tokio::runtime::Handle::current().block_on(keeper.tool(tool))?;
+                match places {
+                    Some(mut places) => to
+                        .send_by(|to| silo_image::layer::rename_entries(&mut tar, &mut *places, to))
+                        .map_err(|e| EngineError::invalid(e.to_string()))?,
+                    None => to.send(&mut tar).map_err(tool_error)?,
+                }
+                to.finish().map_err(tool_error)?;
+                swallow(&mut tar);
+                Ok(())
+            })
+            .await;
+            self.inner.events.container(&record, "extract-to-dir", &[("path", String::new())]);
+            return result;
+        }
         let offset = self.id_offset(&record);
         let options = silo_image::layer::ExtractOptions {
             no_overwrite_dir_non_dir,
@@ -183,22 +249,19 @@ impl Engine {
             owner: None,
             id_offset: offset,
         };
+        let guest = placement::guest(record.os)?;
         let (engine, shown) = (self.clone(), path.to_owned());
         blocking(move || {
             let result = engine.with_root(
                 &entry.clone(),
                 Box::new(move |root| {
-                    let found = stat(root, &at.join("."), &shown, &entry.id.0).map_err(|e| match e.kind {
-                        Kind::NotFound => e,
-                        _ => EngineError::invalid("extraction point is not a directory"),
-                    })?;
-                    if found.mode & 1 << 31 == 0 {
-                        return Err(EngineError::invalid("extraction point is not a directory"));
-                    }
-                    silo_image::layer::extract(root.as_fd(), &at, &mut tar, &options)
+                    let at = guest.spelled(&root.as_fd(), &at);
+                    extraction_point(stat(root, &at.join("."), &at, &shown, &entry))?;
+                    let names = root.as_fd();
+                    let mut places = guest.entry_places(&names, &at);
+                    silo_image::layer::extract(root.as_fd(), &at, &mut tar, &options, places.as_deref_mut())
                         .map_err(|e| EngineError::invalid(e.to_string()))?;
-                    // What follows the archive is read, so that the client is not cut off while it sends.
-                    let _ = io::copy(&mut tar.by_ref().take(64 << 20), &mut io::sink());
+                    swallow(&mut tar);
                     Ok(())
                 }),
             );
@@ -211,16 +274,16 @@ impl Engine {
     /// The whole file tree as tar.
     pub async fn export(&self, name: &str) -> Result<ByteStream> {
         let entry = self.find(name)?;
-        self.flush(&entry).await?;
+        self.write_out(&entry).await?;
         let record = entry.record();
         let guest = placement::guest(record.os)?;
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
-        let top = self.dir(&entry.id).join("top");
+        let top = self.writable(&entry).await?;
         self.inner.events.container(&record, "export", &[]);
-        Ok(self.packed(entry, move |root, to| {
+        Ok(self.packed(entry, top.stands_in(), move |root, to| {
             let of = silo_guest::Changes {
                 layers: &layers,
-                top: Some(&top),
+                top: Some(top.path()),
                 user: &record.spec.config.user,
                 time: (Timestamp::now().as_second(), 0),
             };
@@ -231,11 +294,11 @@ impl Engine {
     /// What differs from the image.
     pub async fn changes(&self, name: &str) -> Result<Vec<Change>> {
         let entry = self.find(name)?;
-        self.flush(&entry).await?;
+        self.write_out(&entry).await?;
         let record = entry.record();
         let guest = placement::guest(record.os)?;
-        let top = self.dir(&entry.id).join("top");
-        let upper = top.join(guest.changes().0);
+        let top = self.writable(&entry).await?;
+        let upper = top.path().join(guest.changes().0);
         let files = guest.layer_files();
         let own = guest.own_mount_points();
         let layers = self.inner.images.chain(&record.image_id).map_err(image::error)?;
@@ -252,7 +315,7 @@ impl Engine {
                 .collect();
             let of = silo_guest::Changes {
                 layers: &layers,
-                top: Some(&top),
+                top: Some(top.path()),
                 user: &record.spec.config.user,
                 time: (0, 0),
             };
@@ -267,40 +330,63 @@ impl Engine {
     }
 }
 
-fn stat(root: &OwnedFd, at: &Path, shown: &str, id: &str) -> Result<PathStat> {
-    let missing = |_| EngineError::not_found(format!("Could not find the file {shown} in container {id}"));
-    // The path's parents are followed, the last part is looked at itself.
+/// What is looked at is missing, in dockerd's words.
+fn missing(shown: &str, entry: &Entry) -> EngineError {
+    EngineError::not_found(format!("Could not find the file {shown} in container {}", entry.id))
+}
+
+/// `typed`: the path that the user named; `at`: where that is.
+fn stat(root: &OwnedFd, at: &Path, typed: &Path, shown: &str, entry: &Entry) -> Result<PathStat> {
+    let found = silo_image::layer::look(root.as_fd(), at).map_err(|_| missing(shown, entry))?;
+    Ok(path_stat(found, at, typed))
+}
+
+/// What is at a path that the user named `typed`, and where that is in the machine's spelling.
+async fn asked_stat(
+    keeper: &Arc<Keeper>,
+    typed: &Path,
+    shown: &str,
+    entry: &Entry,
+) -> Result<(PathStat, PathBuf)> {
+    let missing = |e: EngineError| if e.kind == Kind::NotFound { missing(shown, entry) } else { e };
+    match keeper.stat(typed).await {
+        Ok(found) => return Ok((path_stat(found, typed, typed), typed.to_owned())),
+        Err(e) if e.kind != Kind::NotFound => return Err(e),
+        Err(_) => {}
+    }
+    let guest = placement::guest(entry.record().os)?;
+    let (asked, path) = (keeper.clone(), typed.to_owned());
+    let at = blocking(move || Ok(guest.spelled(&AskedNames(&asked), &path))).await?;
+    let found = keeper.stat(&at).await.map_err(missing)?;
+    Ok((path_stat(found, &at, typed), at))
+}
+
+fn path_stat(found: Found, at: &Path, typed: &Path) -> PathStat {
     let parent = at.parent().unwrap_or(Path::new("/"));
-    let last = at.file_name().filter(|_| !at.ends_with("."));
-    let flags = OFlags::PATH | OFlags::NOFOLLOW;
-    let open = |path: &Path, flags| silo_image::open_in_root(root, path, flags);
-    let fd = match (last, at.to_string_lossy().ends_with("/.")) {
-        (Some(name), false) => {
-            let parent = open(parent, OFlags::PATH | OFlags::DIRECTORY).map_err(missing)?;
-            rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| missing(e.into()))?
-        }
-        _ => open(at, OFlags::PATH).map_err(missing)?,
-    };
-    let found = rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH).map_err(|e| missing(e.into()))?;
-    let link_target = if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
-        let target = rustix::fs::readlinkat(&fd, "", Vec::new()).map_err(|e| missing(e.into()))?;
-        let target = PathBuf::from(std::ffi::OsStr::from_bytes(target.as_bytes()));
-        parent.join(target).to_string_lossy().into_owned()
-    } else {
-        String::new()
-    };
-    let mtime = Timestamp::new(found.st_mtime, i32::try_from(found.st_mtime_nsec).unwrap_or(0));
-    let name = Path::new(shown.trim_end_matches("/."))
-        .file_name()
-        .map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned());
-    Ok(PathStat {
-        name,
-        size: u64::try_from(found.st_size).unwrap_or(0),
-        mode: go_mode(found.st_mode),
+    let mtime = Timestamp::new(found.mtime.0, i32::try_from(found.mtime.1).unwrap_or(0));
+    PathStat {
+        // As typed: the client renames what it copies by looking for that.
+        name: typed.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned()),
+        size: found.size,
+        mode: go_mode(found.mode),
         mtime: mtime.unwrap_or(Timestamp::UNIX_EPOCH),
-        link_target,
-    })
+        link_target: found.link.map_or_else(String::new, |to| parent.join(to).to_string_lossy().into_owned()),
+    }
+}
+
+/// Refuses what is no directory.
+fn extraction_point(found: Result<PathStat>) -> Result<()> {
+    let wrong = || EngineError::invalid("extraction point is not a directory");
+    match found {
+        Ok(found) if found.mode & 1 << 31 != 0 => Ok(()),
+        Err(e) if e.kind == Kind::NotFound => Err(e),
+        _ => Err(wrong()),
+    }
+}
+
+/// Reads what follows the archive, so that the client is not cut off while it sends.
+fn swallow(tar: &mut dyn Read) {
+    let _ = io::copy(&mut tar.take(64 << 20), &mut io::sink());
 }
 
 #[cfg(test)]

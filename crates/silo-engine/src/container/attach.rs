@@ -103,7 +103,6 @@ impl Engine {
             framed: !record.spec.config.tty && !options.raw,
             detach_keys: if record.spec.config.tty { detach_keys(&options.detach_keys)? } else { Vec::new() },
             read_ahead: read_ahead.to_vec(),
-            preamble: Vec::new(),
         };
         let mut io = io;
         if options.logs {

@@ -6,6 +6,8 @@ use crate::record::Status;
 use crate::spec::Config;
 use crate::{image, placement};
 
+use super::keeper::Writable;
+
 /// How to commit.
 #[derive(Debug, Clone, Default)]
 pub struct CommitOptions {
@@ -38,21 +40,16 @@ impl Engine {
             }
             _ => {}
         }
-        self.flush(&entry).await?;
-        let frozen = options.pause
-            && record.state.status == Status::Running
-            && match entry.running() {
-                Ok(sandbox) => match sandbox.freeze(true).await {
-                    Ok(()) => true,
-                    // A container that ends meanwhile needs no pause.
-                    Err(_) if sandbox.state().await.map_or(true, |s| s.exit.is_some()) => false,
-                    Err(e) => return Err(crate::error::sandbox_error(e)),
-                },
-                Err(_) => false,
-            };
+        let frozen = match record.state.status {
+            Status::Running if options.pause => self.flush_and_freeze(&entry, Err).await?,
+            _ => {
+                self.write_out(&entry).await?;
+                false
+            }
+        };
         let engine = self.clone();
         let from = record.clone();
-        let result = blocking(move || {
+        let commit = move |top: Writable| {
             let guest = placement::guest(from.os)?;
             let config = options.config.as_ref().unwrap_or(&from.spec.config);
             let request = silo_image::Commit {
@@ -73,22 +70,22 @@ impl Engine {
                     .cloned()
                     .collect::<Vec<_>>()
                     .join(" "),
-                shell: guest.default_shell(),
+                rules: image::rules(guest),
             };
             let layers = engine.inner.images.chain(&from.image_id).map_err(image::error)?;
-            let top = engine.dir(&from.id).join("top");
             let now = jiff::Timestamp::now();
             let changes = silo_guest::Changes {
                 layers: &layers,
-                top: Some(&top),
+                top: Some(top.path()),
                 user: &from.spec.config.user,
                 time: (now.as_second(), i64::from(now.subsec_nanosecond())),
             };
-            let write =
-                |to: &mut dyn std::io::Write| guest.capture(&changes, to).map_err(std::io::Error::other);
-            engine.inner.images.commit(request, write).map_err(image::error)
-        })
-        .await;
+            image::captured(guest, &changes, |write| engine.inner.images.commit(request, write))
+        };
+        let result = match self.writable(&entry).await {
+            Ok(top) => blocking(move || commit(top)).await,
+            Err(e) => Err(e),
+        };
         if frozen && let Ok(sandbox) = entry.running() {
             let _ = sandbox.freeze(false).await;
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use silo_guest::{Guest, Namespaces, Os, Wish};
 use silo_image::ImageConfig;
+use silo_sandbox::Isolation;
 
 use crate::db::Table;
 use crate::engine::{Engine, blocking};
@@ -13,6 +14,9 @@ use crate::ids::random_id;
 use crate::record::{ContainerId, ContainerRecord, MountPoint, State, VolumeRecord};
 use crate::spec::{Config, ContainerSpec, MountSource, MountSpec, NetworkMode};
 use crate::{image, placement, signal};
+
+/// Label of an image that says where its containers run unless they ask for something else.
+const ISOLATION_LABEL: &str = "dev.silo.isolation";
 
 impl Engine {
     /// Makes a container in state `created`; returns its ID and warnings.
@@ -48,7 +52,7 @@ impl Engine {
         if let Some(signal) = &spec.config.stop_signal {
             signal::parse(signal)?;
         }
-        self.resolve_volumes_from(&mut spec)?;
+        self.resolve_volumes_from(&mut spec, guest)?;
         self.resolve_links(&mut spec)?;
         guest
             .check(&Wish {
@@ -67,12 +71,19 @@ impl Engine {
                 namespaces: &asked_namespaces(&spec),
             })
             .map_err(crate::error::guest_error)?;
+        let labelled = config.config.labels.get(ISOLATION_LABEL);
+        let labelled = labelled.map(|name| {
+            Isolation::parse(name).ok_or_else(|| {
+                EngineError::invalid(format!("image {}: label {ISOLATION_LABEL}: {name:?}", spec.image))
+            })
+        });
+        let isolation = spec.isolation.or(labelled.transpose()?).unwrap_or(self.inner.config.isolation);
+        super::machine::refuse_of_another_kernel(&spec, placement::facts(isolation).kernel)?;
         let warnings = super::warnings::discard(&mut spec.limits, &silo_sandbox::accounting());
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {
             spec.config.hostname = self.default_hostname(&id, &spec.network);
         }
-        let isolation = spec.isolation.unwrap_or(self.inner.config.isolation);
         let dir = self.dir(&id);
         let mut record = ContainerRecord {
             id: id.clone(),
@@ -123,12 +134,12 @@ impl Engine {
     }
 
     /// `--volumes-from`: the other container's mounts, unless a target is taken.
-    fn resolve_volumes_from(&self, spec: &mut ContainerSpec) -> Result<()> {
+    fn resolve_volumes_from(&self, spec: &mut ContainerSpec, guest: &dyn Guest) -> Result<()> {
         for from in spec.volumes_from.clone() {
             let (name, mode) = from.split_once(':').unwrap_or((&from, ""));
             let other = self.find(name).map_err(|e| EngineError { kind: Kind::NotFound, ..e })?.record();
             for mount in other.mounts.iter().filter(|m| m.kind != "tmpfs") {
-                if spec.mounts.iter().any(|m| m.target == mount.destination) {
+                if spec.mounts.iter().any(|m| guest.is_same_place(&m.target, &mount.destination)) {
                     continue;
                 }
                 let kind = match mount.kind.as_str() {
@@ -162,7 +173,7 @@ impl Engine {
         made: &mut Vec<VolumeRecord>,
     ) -> Result<Vec<MountPoint>> {
         for target in spec.config.volumes.clone() {
-            if !spec.mounts.iter().any(|m| m.target == target) {
+            if !spec.mounts.iter().any(|m| guest.is_same_place(&m.target, &target)) {
                 spec.mounts.push(MountSpec {
                     kind: MountSource::Volume {
                         name: String::new(),
@@ -189,7 +200,8 @@ impl Engine {
                     mount.target
                 )));
             }
-            if hidden.contains(&mount.target) || points.iter().any(|p| p.destination == mount.target) {
+            let mut taken = hidden.iter().chain(points.iter().map(|p| &p.destination));
+            if taken.any(|other| guest.is_same_place(other, &mount.target)) {
                 return Err(EngineError::invalid(format!("Duplicate mount point: {}", mount.target)));
             }
             let (name, source, anonymous) = match &mut mount.kind {
@@ -281,6 +293,8 @@ fn asked_namespaces(spec: &ContainerSpec) -> Namespaces {
         pid: of_container(&spec.pid_mode),
         host_ipc: spec.ipc_mode == "host",
         ipc: of_container(&spec.ipc_mode),
+        shm: super::ipc::shm(&spec.ipc_mode),
+        host_cgroup: spec.cgroupns_mode == "host",
         host_uts: spec.uts_mode == "host",
         ..Default::default()
     }

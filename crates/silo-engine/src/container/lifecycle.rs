@@ -189,10 +189,13 @@ impl Engine {
             )));
         }
         // Nothing can be asked of a frozen container: its changes are read from disk.
-        if let Err(e) = self.flush(&entry).await {
+        let unflushed = |e| {
             tracing::warn!("pausing {}: {e}", entry.id);
+            Ok(())
+        };
+        if !self.flush_and_freeze(&entry, unflushed).await? {
+            return Err(EngineError::conflict(format!("container {} is not running", entry.id)));
         }
-        entry.running()?.freeze(true).await.map_err(sandbox_error)?;
         self.note(&entry, |r| r.state.status = Status::Paused);
         self.inner.events.container(&entry.record(), "pause", &[]);
         Ok(())

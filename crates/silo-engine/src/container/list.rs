@@ -8,6 +8,8 @@ use crate::filters::Filters;
 use crate::record::{ContainerRecord, ContainerSummary, Status};
 use crate::spec::NetworkMode;
 
+use super::keeper::are_asked_for;
+
 const FILTERS: &[&str] = &[
     "ancestor",
     "before",
@@ -58,7 +60,7 @@ impl Engine {
         let moment = |name: &str| -> Result<Option<jiff::Timestamp>> {
             filters.get(name).first().map(|c| Ok(self.container(c)?.created)).transpose()
         };
-        let names = name_patterns(filters.get("name"))?;
+        let names = name_patterns(filters.get("name"));
         let links = if names.is_empty() { Default::default() } else { self.link_names() };
         let (before, since) = (moment("before")?, moment("since")?);
         let ancestors = self.ancestors(filters)?;
@@ -74,7 +76,7 @@ impl Engine {
                         && !r.state.status.is_running()
                         && exited.contains(&r.state.exit_code)))
                 && (ancestors.is_empty() || ancestors.contains(&r.image_id))
-                && (names.is_empty() || named(r, links.get(&r.id.0), &names))
+                && (filters.get("name").is_empty() || named(r, links.get(&r.id.0), &names))
                 && passes(r, filters)
         });
         if limit > 0 {
@@ -101,10 +103,25 @@ impl Engine {
 
     /// (`SizeRw`, `SizeRootFs`).
     async fn sizes(&self, record: &ContainerRecord) -> Result<(u64, u64)> {
-        let top = self.dir(&record.id).join("top");
         let image = self.inner.images.get(&record.image_id).map_or(0, |i| i.size);
-        let own = blocking(move || Ok(silo_image::disk_usage(&top).map_or(0, |u| u.0))).await?;
+        let own = self.own_bytes(record).await?;
         Ok((own, own + image))
+    }
+
+    /// Bytes of what a container has written.
+    pub(crate) async fn own_bytes(&self, record: &ContainerRecord) -> Result<u64> {
+        let dir = self.dir(&record.id);
+        let machine = are_asked_for(record).then(|| self.machine_config(record));
+        if machine.is_some() && record.state.status.is_running() {
+            self.written(record).await;
+        }
+        blocking(move || {
+            Ok(match machine {
+                Some(machine) => silo_sandbox::machine_usage(&dir, &machine),
+                None => silo_image::disk_usage(&dir.join("top")).map_or(0, |u| u.0),
+            })
+        })
+        .await
     }
 
     /// One container.
@@ -169,14 +186,10 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
         && filters.labels("label", &r.spec.config.labels)
 }
 
-/// `--filter name=`: regular expressions, which match anywhere in a name unless anchored.
-fn name_patterns(wanted: &[String]) -> Result<Vec<Regex>> {
-    let compiled = wanted.iter().map(|w| {
-        Regex::new(w).map_err(|e| {
-            EngineError::invalid(format!("invalid filter 'name={w}': error parsing regexp: {e}: `{w}`"))
-        })
-    });
-    compiled.collect()
+/// `--filter name=`: regular expressions, which match anywhere in a name unless anchored. As with dockerd what is none
+/// matches nothing and is no error.
+fn name_patterns(wanted: &[String]) -> Vec<Regex> {
+    wanted.iter().filter_map(|w| Regex::new(w).ok()).collect()
 }
 
 /// Whether a name of the container passes, with or without its leading slash; `linked`: those by others' links to it.
@@ -192,9 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invalid_name_patterns_are_named() {
-        assert!(name_patterns(&["^/web-\\d+$".into(), "a|b".into(), "x.*y".into()]).is_ok());
-        let error = name_patterns(&["web(".into()]).unwrap_err();
-        assert!(error.message.starts_with("invalid filter 'name=web(': error parsing regexp: "), "{error}");
+    fn a_name_pattern_that_is_none_matches_nothing_and_spoils_no_other() {
+        let kept = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(|w| (*w).to_owned()).collect();
+            name_patterns(&wanted).iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&["^/web-\\d+$", "a|b", "x.*y"]), ["^/web-\\d+$", "a|b", "x.*y"]);
+        assert!(kept(&["web("]).is_empty());
+        assert_eq!(kept(&["web(", "db"]), ["db"]);
     }
 }

@@ -1,7 +1,6 @@
 //! `logs`: reads json-file logs, filters, frames them for the client, and follows.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -9,14 +8,13 @@ use jiff::Timestamp;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::log_files::{self, LogFile};
 use crate::ByteStream;
 use crate::engine::{Engine, Entry, log_path};
 use crate::error::{EngineError, Result};
 
 /// Output is sent in pieces of about this size.
 const PIECE: usize = 128 << 10;
-/// Step of reading backwards for `--tail`.
-const BACK: u64 = 64 << 10;
 
 /// What of the log is wanted.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +65,9 @@ impl Engine {
         let kept = record.spec.log.max_files.max(1);
         let (to, bytes) = mpsc::channel(8);
         tokio::spawn(async move {
-            let reading = Reader { framed: !tty && !options.raw, options, out: Vec::new(), to: to.clone() };
-            if let Err(e) = read_all(reading, path, kept, &entry).await {
+            let framed = !tty && !options.raw;
+            let reading = Reader { path, kept, framed, options, out: Vec::new(), to: to.clone() };
+            if let Err(e) = read_all(reading, &entry).await {
                 let _ = to.send(Err(e)).await;
             }
         });
@@ -78,6 +77,9 @@ impl Engine {
 
 /// Turns log entries into what the client gets.
 struct Reader {
+    path: PathBuf,
+    /// Files that rotation leaves, the newest among them.
+    kept: u32,
     options: LogOptions,
     framed: bool,
     out: Vec<u8>,
@@ -91,15 +93,14 @@ enum Flow {
     Stop,
 }
 
-async fn read_all(mut reader: Reader, path: PathBuf, kept: u32, entry: &Entry) -> io::Result<()> {
+async fn read_all(mut reader: Reader, entry: &Entry) -> io::Result<()> {
     let follow = reader.options.follow;
     // Watched before the first reading, so that nothing is missed in between.
-    let watch = if follow { Some(Watch::new(&path)?) } else { None };
+    let watch = if follow { Some(Watch::new(&reader.path)?) } else { None };
     let mut changed = entry.changed.subscribe();
-    let for_files = path.clone();
-    let (mut reader, mut position) = tokio::task::spawn_blocking(move || -> io::Result<_> {
-        let position = reader.existing(&for_files, kept)?;
-        Ok((reader, position))
+    let (mut reader, mut last) = tokio::task::spawn_blocking(move || -> io::Result<_> {
+        let last = reader.existing()?;
+        Ok((reader, last))
     })
     .await
     .map_err(io::Error::other)??;
@@ -108,11 +109,10 @@ async fn read_all(mut reader: Reader, path: PathBuf, kept: u32, entry: &Entry) -
         // Looked at before reading: what is written until then is read.
         let over = !entry.status().is_running() && entry.status() != crate::record::Status::Restarting
             || changed.borrow_and_update().removed;
-        let file = path.clone();
         let flow;
-        (reader, position, flow) = tokio::task::spawn_blocking(move || -> io::Result<_> {
-            let (position, flow) = reader.more(&file, position)?;
-            Ok((reader, position, flow))
+        (reader, last, flow) = tokio::task::spawn_blocking(move || -> io::Result<_> {
+            let flow = reader.more(&mut last)?;
+            Ok((reader, last, flow))
         })
         .await
         .map_err(io::Error::other)??;
@@ -139,79 +139,62 @@ async fn read_all(mut reader: Reader, path: PathBuf, kept: u32, entry: &Entry) -
 }
 
 impl Reader {
-    /// Everything that is there; returns the position in the newest file.
-    fn existing(&mut self, path: &Path, kept: u32) -> io::Result<u64> {
-        let mut files: Vec<PathBuf> =
-            (1..kept).rev().map(|n| numbered(path, n)).filter(|p| p.exists()).collect();
-        files.push(path.to_owned());
-        let mut start = 0;
-        if let Some(tail) = self.options.tail {
-            let mut wanted = tail;
-            let mut first = files.len();
-            while first > 0 && wanted > 0 {
-                first -= 1;
-                let (offset, found) = last_lines(&files[first], wanted)?;
-                start = offset;
+    /// Everything that is there; returns the newest file as far as it was read.
+    fn existing(&mut self) -> io::Result<Option<LogFile>> {
+        let mut files = log_files::after(&self.path, self.kept, None)?;
+        if let Some(mut wanted) = self.options.tail {
+            for file in files.iter_mut().rev() {
+                let (offset, found) =
+                    if wanted == 0 { (file.length()?, 0) } else { file.last_lines(wanted)? };
+                file.at = offset;
                 wanted -= found;
             }
-            if tail == 0 {
-                return Ok(std::fs::metadata(path).map_or(0, |m| m.len()));
-            }
-            files.drain(..first);
         }
-        let mut position = 0;
-        for file in files {
-            let flow;
-            (position, flow) = self.from(&file, start)?;
-            start = 0;
-            if flow == Flow::Stop {
+        for file in &mut files {
+            if self.read(file)? == Flow::Stop {
                 break;
             }
         }
-        Ok(position)
+        Ok(files.pop())
     }
 
-    /// What was added since; a file shorter than the position was rotated.
-    fn more(&mut self, path: &Path, position: u64) -> io::Result<(u64, Flow)> {
-        let length = std::fs::metadata(path).map_or(0, |m| m.len());
-        if length < position {
-            let mut flow = Flow::Continue;
-            let old = numbered(path, 1);
-            if std::fs::metadata(&old).is_ok_and(|m| m.len() > position) {
-                flow = self.from(&old, position)?.1;
-            }
-            if flow == Flow::Stop {
-                return Ok((position, flow));
-            }
-            return self.from(path, 0);
+    /// What was added since `last` was read, there and in the files that rotation has begun meanwhile.
+    fn more(&mut self, last: &mut Option<LogFile>) -> io::Result<Flow> {
+        // Looked for first: once there is a newer file, nothing is added to `last`.
+        let newer = log_files::after(&self.path, self.kept, last.as_ref())?;
+        if let Some(file) = last
+            && self.read(file)? == Flow::Stop
+        {
+            return Ok(Flow::Stop);
         }
-        self.from(path, position)
+        for mut file in newer {
+            let flow = self.read(&mut file)?;
+            *last = Some(file);
+            if flow == Flow::Stop {
+                return Ok(flow);
+            }
+        }
+        Ok(Flow::Continue)
     }
 
-    fn from(&mut self, path: &Path, position: u64) -> io::Result<(u64, Flow)> {
-        let mut file = match File::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((position, Flow::Continue)),
-            other => other?,
-        };
-        file.seek(SeekFrom::Start(position))?;
-        let mut lines = BufReader::with_capacity(PIECE, file);
+    /// The rest of a file.
+    fn read(&mut self, file: &mut LogFile) -> io::Result<Flow> {
+        let mut lines = BufReader::with_capacity(PIECE, file.rest()?);
         let mut line = Vec::new();
-        let mut at = position;
-        loop {
+        let mut read = 0;
+        let mut flow = Flow::Continue;
+        while flow == Flow::Continue {
             line.clear();
             let n = lines.read_until(b'\n', &mut line)?;
             if n == 0 || line.last() != Some(&b'\n') {
                 // An entry that is still being written is read the next time.
                 break;
             }
-            at += n as u64;
-            if self.line(&line)? == Flow::Stop {
-                self.send()?;
-                return Ok((at, Flow::Stop));
-            }
+            read += n as u64;
+            flow = self.line(&line)?;
         }
-        let flow = self.send()?;
-        Ok((at, flow))
+        file.at += read;
+        if self.send()? == Flow::Stop { Ok(Flow::Stop) } else { Ok(flow) }
     }
 
     fn line(&mut self, line: &[u8]) -> io::Result<Flow> {
@@ -256,41 +239,6 @@ impl Reader {
             Err(_) => Ok(Flow::Stop),
         }
     }
-}
-
-fn numbered(path: &Path, n: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{n}"));
-    name.into()
-}
-
-/// Where the last `wanted` lines of a file begin, and how many there are.
-fn last_lines(path: &Path, wanted: u64) -> io::Result<(u64, u64)> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((0, 0)),
-        other => other?,
-    };
-    let mut end = file.metadata()?.len();
-    let mut found = 0;
-    let mut buffer = vec![0u8; BACK as usize];
-    let length = end;
-    while end > 0 {
-        let start = end.saturating_sub(BACK);
-        let piece = &mut buffer[..(end - start) as usize];
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(piece)?;
-        for (i, byte) in piece.iter().enumerate().rev() {
-            let at = start + i as u64;
-            if *byte == b'\n' && at + 1 < length {
-                found += 1;
-                if found == wanted {
-                    return Ok((at + 1, found));
-                }
-            }
-        }
-        end = start;
-    }
-    Ok((0, if length > 0 { found + 1 } else { 0 }))
 }
 
 struct LogEntry<'a> {
@@ -385,17 +333,53 @@ mod tests {
         assert!(parse(b"garbage\n").is_none());
     }
 
+    fn entry(text: &str) -> String {
+        format!("{{\"log\":\"{text}\",\"stream\":\"stdout\",\"time\":\"T\"}}\n")
+    }
+
+    fn reader(path: &Path) -> (Reader, impl FnMut() -> String + use<>) {
+        let (to, mut bytes) = mpsc::channel(64);
+        let options = LogOptions { stdout: true, ..Default::default() };
+        let reader = Reader { path: path.to_owned(), kept: 2, framed: false, options, out: Vec::new(), to };
+        let told = move || {
+            let pieces = std::iter::from_fn(|| bytes.try_recv().ok());
+            pieces.map(|p: io::Result<Bytes>| String::from_utf8(p.unwrap().into()).unwrap()).collect()
+        };
+        (reader, told)
+    }
+
     #[test]
-    fn the_last_lines_are_found_from_behind() {
+    fn a_rotation_is_seen_though_the_new_file_is_longer_than_the_old_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let text: String = (0..20_000).map(|i| format!("line {i:06}\n")).collect();
-        std::fs::write(&path, &text).unwrap();
-        let (offset, found) = last_lines(&path, 3).unwrap();
-        assert_eq!(&text[offset as usize..], "line 019997\nline 019998\nline 019999\n");
-        assert_eq!(found, 3);
-        assert_eq!(last_lines(&path, 30_000).unwrap(), (0, 20_000));
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(last_lines(&path, 3).unwrap(), (0, 0));
+        std::fs::write(&path, entry("a")).unwrap();
+        let (mut reader, mut told) = reader(&path);
+        let mut last = reader.existing().unwrap();
+        assert_eq!(told(), "a");
+        // What came before the rotation, and more after it than had been read.
+        std::fs::write(&path, entry("a") + &entry("b")).unwrap();
+        std::fs::rename(&path, dir.path().join("log.1")).unwrap();
+        std::fs::write(&path, entry("c") + &entry("d") + &entry("e")).unwrap();
+        assert!(reader.more(&mut last).unwrap() == Flow::Continue);
+        assert_eq!(told(), "bcde");
+        // Emptied in place.
+        std::fs::write(&path, entry("f")).unwrap();
+        assert!(reader.more(&mut last).unwrap() == Flow::Continue);
+        assert_eq!(told(), "f");
+    }
+
+    #[test]
+    fn a_tail_reaches_back_over_rotations() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(dir.path().join("log.1"), entry("a") + &entry("b")).unwrap();
+        std::fs::write(&path, entry("c")).unwrap();
+        for (tail, wanted) in [(0, ""), (1, "c"), (2, "bc"), (9, "abc")] {
+            let (mut reader, mut told) = reader(&path);
+            reader.options.tail = Some(tail);
+            let mut last = reader.existing().unwrap();
+            assert!(reader.more(&mut last).unwrap() == Flow::Continue);
+            assert_eq!(told(), wanted, "{tail}");
+        }
     }
 }

@@ -69,11 +69,25 @@ impl Engine {
         }
         let record = entry.record();
         let dir = self.dir(&entry.id);
+        let _files = match entry.files_turn().await {
+            Ok(turn) => turn,
+            Err(e) => {
+                self.note(entry, |r| r.state.status = Status::Dead);
+                return Err(e);
+            }
+        };
         let engine = self.clone();
         let id = entry.id.clone();
         let own = if volumes { self.only_of(&record) } else { Vec::new() };
         let rows = own.clone();
+        let (cgroup, sockets) = (self.cgroup(&entry.id), self.sockets(&entry.id));
         let result = blocking(move || {
+            // A shim that was killed when its container's end was known has left what it was about to take away.
+            for socket in sockets {
+                if let Err(e) = silo_sandbox::clean_up_if_killed(&cgroup, &socket) {
+                    tracing::warn!("cleaning up after a shim: {e}");
+                }
+            }
             match std::fs::remove_dir_all(&dir) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(EngineError::internal(format!("removing {}: {e}", dir.display())));
@@ -127,15 +141,16 @@ impl Engine {
             let idle = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
             let labels = &record.spec.config.labels;
             let unwanted = filters.has("label!") && filters.labels("label!", labels);
+            // A build's is between its steps.
             if !idle
+                || record.spec.of_build
                 || unwanted
                 || !filters.labels("label", labels)
                 || until.is_some_and(|u| record.created >= u)
             {
                 continue;
             }
-            let top = self.dir(&entry.id).join("top");
-            bytes += blocking(move || Ok(silo_image::disk_usage(&top).map_or(0, |u| u.0))).await?;
+            bytes += self.own_bytes(&record).await?;
             let _verb = entry.verb.lock().await;
             if entry.status().is_running() {
                 continue;

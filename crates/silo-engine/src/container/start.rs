@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use silo_guest::{BundleRequest, MountKind, MountRequest, Namespaces, ProcessConfig};
 use silo_network::AdapterRecord;
-use silo_sandbox::{FailureKind, LogFile, Sandbox, SandboxError, ShimConfig};
+use silo_sandbox::{Events, FailureKind, LogFile, Sandbox, SandboxError, ShimConfig};
 
 use crate::engine::{Engine, Entry, blocking, log_path};
 use crate::error::{EngineError, Result, guest_error};
 use crate::lock::lock;
 use crate::record::{ContainerRecord, Health, Status};
+use crate::spares::Rest;
 use crate::spec::{MountSource, NetworkMode};
 use crate::{bundle, image, placement};
 
@@ -25,11 +26,20 @@ pub(crate) struct Joined {
     pub(crate) adapter: Option<AdapterRecord>,
 }
 
+/// A container that is about to run: what it has of network, and its shim.
+pub(crate) struct Begun {
+    pub(crate) joined: Joined,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) events: Events,
+    /// What is left of the spare that it was until it runs.
+    pub(crate) rest: Option<Rest>,
+}
+
 /// How long a start waits for clients whose attach has been answered and whose connection is not here yet.
 const ATTACH_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The supervisor's own network namespace: the shim has entered it before it reads the bundle.
-const SUPERVISORS_NETWORK: &str = "/proc/self/ns/net";
+pub(super) const SUPERVISORS_NETWORK: &str = "/proc/self/ns/net";
 
 impl Engine {
     /// Starts a container. Already running: `NotModified`.
@@ -86,48 +96,31 @@ impl Engine {
     }
 
     async fn start_steps(&self, entry: &Arc<Entry>) -> Result<()> {
-        let record = entry.record();
-        let dir = self.dir(&entry.id);
-        let shim = ShimConfig {
-            socket: self.socket(&entry.id),
-            terminal: record.spec.config.tty,
-            console_size: record.spec.console_size,
-            stdin: record.spec.config.open_stdin,
-            stdin_once: record.spec.config.stdin_once,
-            log: (record.spec.log.driver != "none").then(|| LogFile {
-                path: log_path(&dir),
-                max_size: record.spec.log.max_size,
-                max_files: record.spec.log.max_files,
-            }),
+        let _files = entry.files_turn().await?;
+        let _starting = self.inner.spares.starting();
+        let begun = match self.begin_with_spare(entry).await {
+            Some(begun) => begun,
+            None => self.begin(entry).await?,
         };
-        let engine = self.clone();
-        let for_bundle = record.clone();
-        let this = entry.clone();
-        let prepare = blocking(move || {
-            engine.finish_leaving(&this);
-            let joined = engine.join_network(&for_bundle)?;
-            match engine.write_bundle(&for_bundle, &joined) {
-                Ok(()) => Ok(joined),
-                Err(e) => {
-                    engine.leave_network(joined.adapter.as_ref());
-                    Err(e)
-                }
-            }
-        });
-        // The shim starts up while network and bundle are made.
-        let (joined, spawned) =
-            tokio::join!(prepare, Sandbox::spawn(&self.inner.config.executable, &dir, &shim));
-        // A shim whose connection is dropped before its start ends.
-        let joined = joined?;
+        let had_spare = begun.rest.is_some();
+        let started = self.start_begun(entry, begun).await;
+        if started.is_err() && had_spare {
+            // It was a spare's, and nobody has written to it.
+            silo_sandbox::forget_handed_over(&self.dir(&entry.id));
+        }
+        started
+    }
+
+    /// The rest of the steps.
+    async fn start_begun(&self, entry: &Arc<Entry>, begun: Begun) -> Result<()> {
+        let Begun { joined, sandbox, events, rest: _rest } = begun;
+        // A step's layers are met once.
+        if !entry.with(|r| r.spec.of_build) {
+            self.want_spares(entry);
+        }
+        let record = entry.record();
         let adapter = joined.adapter.clone();
         let undo = |engine: &Engine| engine.leave_network(adapter.as_ref());
-        let (sandbox, events) = match spawned {
-            Ok(s) => s,
-            Err(e) => {
-                undo(self);
-                return Err(EngineError::internal(format!("starting the shim: {e}")));
-            }
-        };
         let published = match self.publish(&record, joined.adapter.as_ref()).await {
             Ok(p) => p,
             Err(e) => {
@@ -171,6 +164,71 @@ impl Engine {
         Ok(())
     }
 
+    /// What a container's shim has to know.
+    pub(crate) fn shim_config(&self, record: &ContainerRecord) -> ShimConfig {
+        ShimConfig {
+            socket: self.socket(&record.id),
+            terminal: record.spec.config.tty,
+            console_size: record.spec.console_size,
+            stdin: record.spec.config.open_stdin,
+            stdin_once: record.spec.config.stdin_once,
+            log: (record.spec.log.driver != "none").then(|| LogFile {
+                path: log_path(&self.dir(&record.id)),
+                max_size: record.spec.log.max_size,
+                max_files: record.spec.log.max_files,
+            }),
+            isolation: record.isolation,
+            machine: self.machine_config(record),
+            owner: record.id_range,
+            files_of: None,
+            spare: None,
+        }
+    }
+
+    /// The container's network and bundle, and a shim of its own beside.
+    async fn begin(&self, entry: &Arc<Entry>) -> Result<Begun> {
+        let record = entry.record();
+        let dir = self.dir(&entry.id);
+        let mut shim = self.shim_config(&record);
+        let (engine, of) = (self.clone(), record.clone());
+        let ready = blocking(move || engine.ready_machine(&of)).await;
+        shim.machine.ready = ready.unwrap_or_else(|e| {
+            tracing::warn!("container {}: what could be ready for it: {e}", record.id);
+            None
+        });
+        // The shim starts up while network and bundle are made.
+        let (joined, spawned) = tokio::join!(
+            self.furnish(entry, None),
+            Sandbox::spawn(&self.inner.config.executable, &dir, &shim)
+        );
+        // A shim whose connection is dropped before its start ends.
+        let joined = joined?;
+        match spawned {
+            Ok((sandbox, events)) => Ok(Begun { joined, sandbox, events, rest: None }),
+            Err(e) => {
+                self.leave_network(joined.adapter.as_ref());
+                Err(EngineError::internal(format!("starting the shim: {e}")))
+            }
+        }
+    }
+
+    /// Makes the container's network, in a namespace that was made before if there is one, and its bundle.
+    pub(crate) async fn furnish(&self, entry: &Arc<Entry>, namespace: Option<OwnedFd>) -> Result<Joined> {
+        let (engine, this, record) = (self.clone(), entry.clone(), entry.record());
+        blocking(move || {
+            engine.finish_leaving(&this);
+            let joined = engine.join_network(&record, namespace)?;
+            match engine.write_bundle(&record, &joined) {
+                Ok(()) => Ok(joined),
+                Err(e) => {
+                    engine.leave_network(joined.adapter.as_ref());
+                    Err(e)
+                }
+            }
+        })
+        .await
+    }
+
     /// Hands over the clients that came before there was a shim.
     async fn attach_early(&self, entry: &Entry, sandbox: &Sandbox) {
         let early = std::mem::take(&mut *lock(&entry.early));
@@ -181,15 +239,16 @@ impl Engine {
         }
     }
 
-    /// Makes the network namespace and adapter that the container asks for.
-    fn join_network(&self, record: &ContainerRecord) -> Result<Joined> {
+    /// Makes the network namespace, unless there is one already, and adapter that the container asks for.
+    fn join_network(&self, record: &ContainerRecord, made: Option<OwnedFd>) -> Result<Joined> {
         let network = &self.inner.network;
         let failed = |e: silo_network::NetworkError| EngineError::internal(format!("network: {e}"));
         let none = Joined { namespace: None, adapter: None };
         Ok(match &record.spec.network {
             NetworkMode::Host => none,
             NetworkMode::None => {
-                Joined { namespace: Some(network.create_empty_namespace().map_err(failed)?), adapter: None }
+                let namespace = made.map_or_else(|| network.create_empty_namespace(), Ok).map_err(failed)?;
+                Joined { namespace: Some(namespace), adapter: None }
             }
             NetworkMode::Container(other) => {
                 let other = self.find(other)?;
@@ -200,6 +259,7 @@ impl Engine {
                         other.id
                     )));
                 }
+                refuse_to_join(&other, "network")?;
                 let path = format!("/proc/{pid}/ns/net");
                 let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
                 let fd = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())
@@ -211,10 +271,10 @@ impl Engine {
             }
             NetworkMode::Bridge => {
                 let form = placement::facts(record.isolation).adapter;
-                let attached =
-                    network.attach(&record.id.0, form, &self.attach_options(record)?).map_err(|e| {
-                        if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
-                    })?;
+                let options = self.attach_options(record)?;
+                let attached = network.attach(&record.id.0, form, &options, made).map_err(|e| {
+                    if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
+                })?;
                 Joined { namespace: Some(attached.namespace), adapter: Some(attached.adapter) }
             }
         })
@@ -329,6 +389,7 @@ impl Engine {
             id_range: record.id_range,
             identity: placement::facts(record.isolation).identity,
             annotations: &spec.annotations,
+            discarded: spec.auto_remove,
         };
         let made = guest.bundle(&request).map_err(guest_error)?;
         bundle::write_config(&dir, &made.spec)?;
@@ -350,6 +411,7 @@ impl Engine {
                     other.id
                 )));
             }
+            refuse_to_join(&other, kind)?;
             Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))))
         };
         Ok(Namespaces {
@@ -359,10 +421,13 @@ impl Engine {
             pid: of_container(&spec.pid_mode, "pid")?,
             host_ipc: spec.ipc_mode == "host",
             ipc: of_container(&spec.ipc_mode, "ipc")?,
+            shm: self.shm_of(&spec.ipc_mode)?,
             host_uts: spec.uts_mode == "host",
-            // As dockerd: private on v2, the host's on v1 unless asked for.
+            // As dockerd: private on v2 (which a kernel of its own has), the host's on v1 unless asked for.
             host_cgroup: spec.cgroupns_mode == "host"
-                || (spec.cgroupns_mode.is_empty() && silo_sandbox::cgroup_version() == 1),
+                || (spec.cgroupns_mode.is_empty()
+                    && silo_sandbox::cgroup_version() == 1
+                    && placement::facts(record.isolation).kernel == placement::Kernel::Shared),
         })
     }
 
@@ -475,6 +540,17 @@ impl Engine {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Nothing of a kernel of its own can be shared.
+fn refuse_to_join(other: &Entry, kind: &str) -> Result<()> {
+    match placement::facts(other.with(|r| r.isolation)).kernel {
+        placement::Kernel::Shared => Ok(()),
+        placement::Kernel::Own => Err(EngineError::conflict(format!(
+            "cannot join the {kind} of container {}: it has a kernel of its own",
+            other.id
+        ))),
     }
 }
 

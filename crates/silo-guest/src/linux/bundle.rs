@@ -10,11 +10,13 @@ use oci_spec::runtime::{
 
 use crate::contract::{
     Bundle, BundleRequest, GuestError, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp, Security,
+    Shm,
 };
 
 use super::defaults::{self, mount};
+use super::paths::{PATH, clean};
 use super::users::{self, Files};
-use super::{clean, resources, seccomp};
+use super::{resources, seccomp};
 
 /// Where `--init` puts the init program (Docker's path).
 const INIT_PATH: &str = "/sbin/docker-init";
@@ -76,7 +78,7 @@ fn process(
     let mut layers: Vec<PathBuf> = vec![upper.to_owned()];
     layers.extend_from_slice(request.layers);
     let ids = users::resolve(&config.user, &config.additional_groups, Files::Layers(&layers))?;
-    let mut env = vec![format!("PATH={}", super::PATH)];
+    let mut env = vec![format!("PATH={}", PATH)];
     env.push(format!("HOSTNAME={}", request.hostname));
     if config.terminal {
         env.push("TERM=xterm".to_owned());
@@ -143,6 +145,17 @@ fn mounts(request: &BundleRequest<'_>) -> Result<Vec<Mount>, GuestError> {
         .into_iter()
         .filter(|m| !covered(m.destination()))
         .collect();
+    let is_shm = |m: &Mount| m.destination() == Path::new("/dev/shm");
+    match &request.namespaces.shm {
+        Shm::Own | Shm::Shareable => {}
+        Shm::None => all.retain(|m| !is_shm(m)),
+        Shm::Of(namespace) => {
+            for m in all.iter_mut().filter(|m| is_shm(m)) {
+                let from = silo_sys::mount::namespace_option(namespace);
+                *m = mount("/dev/shm", "bind", "/dev/shm", &["bind", "nosuid", "noexec", "nodev", &from]);
+            }
+        }
+    }
     if request.namespaces.host_ipc {
         // Not every host has message queues mounted.
         all.retain(|m| m.destination() != Path::new("/dev/mqueue") || m.destination().is_dir());

@@ -2,15 +2,18 @@
 
 mod bundle;
 mod defaults;
+mod paths;
 mod resources;
 pub mod seccomp;
 mod users;
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 
 use crate::contract::{Bundle, BundleRequest, Changes, Guest, GuestError, GuestPath, Os, ProcessConfig};
+
+use paths::{PATH, clean};
 
 pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, capabilities};
 pub use resources::{default_device_rules, device_rule, resources, rlimits};
@@ -18,9 +21,6 @@ pub use resources::{default_device_rules, device_rule, resources, rlimits};
 /// Axis 1, Linux.
 #[derive(Debug)]
 pub struct LinuxGuest;
-
-/// Default search path (Docker's).
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Guest for LinuxGuest {
     fn os(&self) -> Os {
@@ -35,12 +35,20 @@ impl Guest for LinuxGuest {
         bundle::exec_process(bundle, root, exec)
     }
 
+    fn account_files(&self) -> &'static [&'static str] {
+        users::FILES
+    }
+
     fn path_in_root(&self, path: &str, working_dir: &str) -> Result<GuestPath, GuestError> {
         if path.contains('\0') {
             return Err(GuestError::Invalid("a path with a NUL byte".to_owned()));
         }
         let base = if working_dir.is_empty() { "/" } else { working_dir };
         Ok(GuestPath(clean(&Path::new("/").join(base).join(path))))
+    }
+
+    fn next_working_dir(&self, current: &str, next: &str) -> Result<String, GuestError> {
+        Ok(self.path_in_root(next, current)?.0.to_string_lossy().into_owned())
     }
 
     fn is_absolute(&self, path: &str) -> bool {
@@ -99,24 +107,13 @@ impl Guest for LinuxGuest {
         })
     }
 
+    fn changes_are_layer(&self) -> bool {
+        true
+    }
+
     fn layer_files(&self) -> &'static str {
         ""
     }
-}
-
-/// Takes `.` and `..` out of an absolute path, by its letters alone.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            _ => {}
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -10,6 +10,11 @@ use crate::contract::GuestError;
 /// Longest passwd or group file that is read.
 const LIMIT: u64 = 16 << 20;
 
+/// Users and groups.
+pub(super) const FILES: &[&str] = &[PASSWD, GROUP];
+const PASSWD: &str = "etc/passwd";
+const GROUP: &str = "etc/group";
+
 /// Where the container's files can be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Files<'a> {
@@ -74,8 +79,8 @@ pub(super) fn resolve(user: &str, additional: &[String], files: Files<'_>) -> Re
         Some((u, g)) => (u, Some(g).filter(|g| !g.is_empty())),
         None => (user, None),
     };
-    let passwd = files.read("etc/passwd");
-    let groups = files.read("etc/group");
+    let passwd = files.read(PASSWD);
+    let groups = files.read(GROUP);
     let mut ids = Ids::default();
     let user = if user.is_empty() { "0" } else { user };
     let entry = rows(&passwd, 4).find(|f| f[0] == user || f[2] == user);

@@ -5,49 +5,96 @@
 //! the container is confined as a hostile Linux program would be.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Box as ConsoleSize, BoxBuilder, Linux, LinuxCapabilities, LinuxIdMapping, LinuxIdMappingBuilder,
-    LinuxNamespace, LinuxNamespaceType as Ns, Mount, Process, Root, Spec, User,
+    Box as ConsoleSize, BoxBuilder, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType as Ns,
+    Mount, Process, Root, Spec, User,
 };
 
 use crate::contract::{
-    Bundle, BundleRequest, GuestError, Limits, MountKind, MountRequest, Namespaces, ProcessConfig, Seccomp,
-    Wish,
+    Bundle, BundleRequest, GuestError, Identity, Limits, Namespaces, ProcessConfig, Seccomp, Shm, Wish,
 };
 use crate::linux;
 
 use super::command_line::command_line;
-use super::paths::WindowsPath;
+use super::machine_sid::{self, MachineSid};
+use super::oci::{io, mapping, mount, own_directory};
+use super::paths::{WindowsPath, drive_root};
 use super::registry::projection;
 use super::users::Account;
-use super::{env, limits};
+use super::{env, limits, user_mounts};
 
 /// In a base's `Host`.
-const INIT: &str = "/silo-init";
+pub(super) const INIT: &str = "/silo-init";
 const LIMITS_LIBRARY: &str = "/usr/lib/silo/limits.so";
 /// Size of a container's range of user and group ids.
 const IDS: u32 = 65_536;
 /// Variables of [`limits::Visible`].
 const SHOWN: [&str; 2] = ["SILO_PROCESSORS", "SILO_MEMORY"];
+/// Tells init that the registry need not be written at the end.
+const DISCARD: &str = "SILO_DISCARD";
 /// Asks the runtime for a pipe on which init reports the 32-bit exit code.
 const STATUS_PIPE: &str = "dev.silo.status-fd";
 
-fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> GuestError {
-    let doing = doing.into();
-    move |source| GuestError::Io { doing, source }
+/// Tells the runtime that the first process waits to be told what to run.
+const WAITS: &str = "dev.silo.waits";
+/// Tells the runtime what is settled when a guest is booted: the drives that Wine knows.
+const SETTLED: &str = "dev.silo.settled";
+/// Run once before a guest waits: it loads what every program needs, and the volumes' driver has to answer.
+const REHEARSAL: [&str; 3] = ["cmd", "/c", r"dir c:\ >nul"];
+
+/// Counts up with every change of what [`warm_up`] brings up, or of how it waits.
+const WARM_FORM: u32 = 1;
+
+/// Whose registry and environment it is booted with. Drives and what processes inherit of limits are settled then.
+pub(super) fn ready_state(user: &str, limits: &Limits, targets: &[&str]) -> Option<String> {
+    let inherited = !limits.ulimits.is_empty() || limits.oom_score_adj != 0;
+    if inherited || targets.iter().any(|target| user_mounts::is_drive(target)) {
+        return None;
+    }
+    Some(format!("windows-{WARM_FORM}-{}", Account::parse(user).ok()?.name()))
+}
+
+/// A guest that is booted and waits for its program.
+pub(super) fn warm_up(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+    let process = ProcessConfig {
+        args: REHEARSAL.map(str::to_owned).to_vec(),
+        user: request.process.user.clone(),
+        ..Default::default()
+    };
+    // Whose own it will be is not known yet: it is told with the program.
+    let machine = match request.identity {
+        Identity::Hosts => Some(machine_sid::of(request.identity, request.cache, request.dir)?),
+        Identity::Own => None,
+    };
+    let request = BundleRequest { process: &process, ..request.clone() };
+    let mut bundle = bundle_of(&request, &[INIT, "warm"], machine)?;
+    let mut annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    annotations.insert(WAITS.to_owned(), "1".to_owned());
+    bundle.spec.set_annotations(Some(annotations));
+    Ok(bundle)
 }
 
 pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+    let machine = machine_sid::of(request.identity, request.cache, request.dir)?;
+    bundle_of(request, &[INIT], Some(machine))
+}
+
+/// The bundle with this program to run the request's, on this machine.
+fn bundle_of(
+    request: &BundleRequest<'_>,
+    init: &[&str],
+    machine: Option<MachineSid>,
+) -> Result<Bundle, GuestError> {
     refuse_what_windows_has_not(&Wish {
         has_command: !request.process.args.is_empty(),
         init: request.init,
         additional_groups: &request.process.additional_groups,
         limits: request.limits,
         security: request.security,
-        namespaces: request.namespaces,
+        // On cgroup v1 the host's is the engine's default, and no wish.
+        namespaces: &Namespaces { host_cgroup: false, ..request.namespaces.clone() },
     })?;
     let base =
         request.layers.last().ok_or_else(|| GuestError::Invalid("the image has no layers".to_owned()))?;
@@ -70,20 +117,29 @@ pub(super) fn bundle(request: &BundleRequest<'_>) -> Result<Bundle, GuestError> 
     let account = Account::parse(&request.process.user)?;
     let projected = projection::of(request.cache, request.chain, request.layers, account)?;
     mounts.push(overlay("/prefix", &projected, &registry, request.id_range));
-    for wanted in request.mounts {
-        mounts.push(user_mount(wanted, &drive_c, &registry, request.id_range)?);
-    }
-
-    let mut process = process(request.process, &[INIT], &drive_c)?;
+    let users = user_mounts::mounts(request.mounts, &drive_c, &registry.upper, request.id_range)?;
+    let drives = user_mounts::drives(&users);
+    let mut process = process(request.process, init, |directory| {
+        user_mounts::refuse_unmounted(directory, &users)?;
+        Ok(user_mounts::beneath(directory.resolve(&drive_c), &users))
+    })?;
+    mounts.extend(users);
     let directory = process.cwd().clone();
     make_directory(&files, &directory, request.id_range)?;
-    extend_env(&mut process, &visible.env);
+    let told = machine.map(|sid| format!("{}={sid}", machine_sid::VARIABLE));
+    extend_env(&mut process, &visible.env.iter().cloned().chain(told).collect::<Vec<_>>());
+    if request.discarded {
+        let mut all = process.env().clone().unwrap_or_default();
+        all.push(format!("{DISCARD}=1"));
+        process.set_env(Some(all));
+    }
     process
         .set_rlimits(Some(linux::rlimits(request.limits)?))
         .set_oom_score_adj(Some(request.limits.oom_score_adj).filter(|score| *score != 0));
 
     let mut annotations = request.annotations.clone();
     annotations.insert(STATUS_PIPE.to_owned(), "1".to_owned());
+    annotations.insert(SETTLED.to_owned(), drives);
     let mut root = Root::default();
     root.set_path("rootfs".into()).set_readonly(Some(true));
     let mut spec = Spec::default();
@@ -127,8 +183,13 @@ pub(super) fn refuse_what_windows_has_not(wish: &Wish<'_>) -> Result<(), GuestEr
             "invalid PID mode: Windows does not support it (PidMode)",
         ),
         (
-            namespaces.host_ipc || namespaces.ipc.is_some(),
+            namespaces.host_ipc || namespaces.ipc.is_some() || namespaces.shm != Shm::Own,
             "invalid IPC mode: Windows does not support it (IpcMode)",
+        ),
+        (namespaces.host_cgroup, "invalid cgroup namespace mode: Windows does not support it (CgroupnsMode)"),
+        (
+            security.masked_paths.is_some() || security.readonly_paths.is_some(),
+            "invalid option: Windows does not support systempaths (MaskedPaths, ReadonlyPaths)",
         ),
         (namespaces.host_uts, "invalid UTS mode: Windows does not support it (UTSMode)"),
         (!wish.has_command, "no command specified"),
@@ -155,12 +216,6 @@ impl Writable {
     }
 }
 
-fn own_directory(directory: &Path, owner: u32) -> Result<(), GuestError> {
-    let doing = || io(format!("making {}", directory.display()));
-    fs::create_dir_all(directory).map_err(doing())?;
-    std::os::unix::fs::chown(directory, Some(owner), Some(owner)).map_err(doing())
-}
-
 /// The working directory, made if no layer has it (as dockerd does). `directory` is below `/c`.
 fn make_directory(files: &Writable, directory: &Path, owner: u32) -> Result<(), GuestError> {
     let mut path = files.upper.clone();
@@ -179,22 +234,6 @@ fn guest_directory(dir: &Path) -> Result<PathBuf, GuestError> {
     let directory = dir.join("guest");
     fs::create_dir_all(&directory).map_err(io(format!("making {}", directory.display())))?;
     Ok(directory)
-}
-
-pub(super) fn mount(at: &str, kind: &str, source: &Path, options: &[&str]) -> Mount {
-    let mut mount = Mount::default();
-    mount
-        .set_destination(at.into())
-        .set_typ(Some(kind.to_owned()))
-        .set_source(Some(source.to_owned()))
-        .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
-    mount
-}
-
-fn mapping(from: u32, to: u32, size: u32) -> Vec<LinuxIdMapping> {
-    let mapping = LinuxIdMappingBuilder::default().container_id(from).host_id(to).size(size).build();
-    // Complete by construction: the builder fails on missing fields only.
-    mapping.into_iter().collect()
 }
 
 fn overlay(at: &str, layers: &[PathBuf], writable: &Writable, id_range: u32) -> Mount {
@@ -242,78 +281,15 @@ fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<
     mounts
 }
 
-/// A mount of the user's: on a folder of `C:`, or as a further drive.
-fn user_mount(
-    wanted: &MountRequest,
-    drive_c: &[PathBuf],
-    registry: &Writable,
-    id_range: u32,
-) -> Result<Mount, GuestError> {
-    let invalid = |why: &str| {
-        GuestError::Invalid(format!("invalid mount config: invalid mount path: '{}' {why}", wanted.target))
-    };
-    if !super::paths::is_absolute(&wanted.target) {
-        return Err(invalid("mount path must be absolute"));
-    }
-    let target = WindowsPath::parse(&wanted.target, None)?;
-    let at = match (target.drive(), target.is_root()) {
-        ('c', true) => return Err(invalid("destination path cannot be c: or c:\\")),
-        ('c', false) => target.resolve(drive_c),
-        (drive @ ('a' | 'b'), _) => return Err(invalid(&format!("drive {drive}: cannot be mounted"))),
-        (drive, true) => {
-            add_drive(drive, registry, id_range)?;
-            target.in_root()
-        }
-        (_, false) => return Err(invalid("a drive other than C: can only be mounted whole")),
-    };
-    let at = at.to_string_lossy();
-    let access = if wanted.read_only { "ro" } else { "rw" };
-    let source = match &wanted.kind {
-        MountKind::Bind { subpath, .. } if !subpath.as_os_str().is_empty() => {
-            return Err(invalid("a subpath of a volume is not supported in a Windows container"));
-        }
-        MountKind::Bind { source, .. } => source,
-        MountKind::Tmpfs { options } => {
-            let mut all = vec!["nosuid", "nodev", access];
-            all.extend(options.iter().map(String::as_str));
-            return Ok(mount(&at, "tmpfs", Path::new("tmpfs"), &all));
-        }
-    };
-    let owner = fs::metadata(source).map_err(io(format!("mounting {}", source.display())))?;
-    let bind = if wanted.non_recursive { "bind" } else { "rbind" };
-    let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
-    let mut mount = mount(&at, "bind", source, &[bind, access, propagation, "nosuid", "nodev"]);
-    // The folder's owner is who programs are in it, so that they may do what that user may, and new files are that
-    // user's. Everybody else's files show as nobody's, open as far as their mode says.
-    mount.set_uid_mappings(Some(mapping(owner.uid(), id_range, 1))).set_gid_mappings(Some(mapping(
-        owner.gid(),
-        id_range,
-        1,
-    )));
-    Ok(mount)
-}
-
-/// Makes Wine know a drive: a link in its list of drives, to the mount point that each base has.
-fn add_drive(drive: char, registry: &Writable, owner: u32) -> Result<(), GuestError> {
-    let drives = registry.upper.join("dosdevices");
-    own_directory(&drives, owner)?;
-    let link = drives.join(format!("{drive}:"));
-    match std::os::unix::fs::symlink(format!("/mnt/{drive}"), &link) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(io(format!("making {}", link.display()))(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The OCI process of a program: init with the command line. `drive_c`: what shows at `C:`, uppermost first.
-fn process(config: &ProcessConfig, init: &[&str], drive_c: &[PathBuf]) -> Result<Process, GuestError> {
+/// The OCI process of a program: init with the command line. `in_root`: where a working directory is.
+fn process(
+    config: &ProcessConfig,
+    init: &[&str],
+    in_root: impl FnOnce(&WindowsPath) -> Result<PathBuf, GuestError>,
+) -> Result<Process, GuestError> {
     let account = Account::parse(&config.user)?;
     let directory = if config.working_dir.is_empty() { r"C:\" } else { &config.working_dir };
-    let directory = WindowsPath::parse(directory, None)?;
-    if directory.drive() != 'c' && !directory.is_root() {
-        return Err(GuestError::Invalid(format!("invalid working directory '{}'", config.working_dir)));
-    }
+    let directory = in_root(&WindowsPath::parse(directory, None)?)?;
     let mut all = env::merge(&config.env);
     if !all.iter().any(|entry| entry.get(..3).is_some_and(|name| name.eq_ignore_ascii_case("TZ="))) {
         // The container's clock shows UTC; runtimes with tables of their own (node) do not know the zone by the name
@@ -334,7 +310,7 @@ fn process(config: &ProcessConfig, init: &[&str], drive_c: &[PathBuf]) -> Result
         .set_user(User::default())
         .set_args(Some(init.iter().map(|argument| (*argument).to_owned()).collect()))
         .set_env(Some(all))
-        .set_cwd(directory.resolve(drive_c))
+        .set_cwd(directory)
         .set_capabilities(Some(no_capabilities()))
         .set_no_new_privileges(Some(true));
     Ok(process)
@@ -429,7 +405,11 @@ pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> 
         config.user = value("SILO_USER").unwrap_or_default().to_owned();
     }
     config.env = inherited.iter().filter(|entry| !is_ours(entry)).chain(&exec.env).cloned().collect();
-    let mut process = process(&config, &[INIT, "exec"], &[root.join("c")])?;
+    let mut process = process(&config, &[INIT, "exec"], |directory| {
+        user_mounts::refuse_unmounted(directory, bundle.mounts().as_deref().unwrap_or_default())?;
+        let drive = drive_root(directory.drive());
+        Ok(directory.resolve(&[root.join(drive.strip_prefix("/").unwrap_or(&drive))]))
+    })?;
     if exec.working_dir.is_empty() {
         process.set_cwd(first.cwd().clone());
     }
@@ -438,16 +418,4 @@ pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> 
     all.extend(keep.filter_map(|name| Some(format!("{name}={}", value(name)?))));
     process.set_env(Some(all)).set_rlimits(first.rlimits().clone()).set_oom_score_adj(first.oom_score_adj());
     Ok(process)
-}
-
-/// Init as it has Wine's server write the registry.
-pub(super) fn flush_process(bundle: &Spec) -> Option<Process> {
-    let mut process = bundle.process().clone()?;
-    process
-        .set_args(Some(vec![INIT.to_owned(), "flush".to_owned()]))
-        .set_env(Some(Vec::new()))
-        .set_cwd("/".into())
-        .set_terminal(Some(false))
-        .set_console_size(None);
-    Some(process)
 }

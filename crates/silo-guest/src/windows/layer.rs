@@ -6,8 +6,11 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use silo_hive::{Hive, Value, kind};
+
 use crate::contract::{Changes, GuestError};
 
+use super::base;
 use super::registry::RegistryError;
 use super::registry::capture::{Captured, capture as read_registry};
 use super::registry::hives::{PLACES, of_user};
@@ -20,7 +23,12 @@ const PREFIX: &str = "prefix/upper";
 impl From<RegistryError> for GuestError {
     fn from(error: RegistryError) -> GuestError {
         let doing = "reading the registry".to_owned();
-        GuestError::Io { doing, source: std::io::Error::other(error.to_string()) }
+        match error {
+            RegistryError::Io { .. } => {
+                GuestError::Io { doing, source: std::io::Error::other(error.to_string()) }
+            }
+            _ => GuestError::Broken(format!("{doing}: {error}")),
+        }
     }
 }
 
@@ -29,6 +37,45 @@ fn registry(changes: &Changes<'_>) -> Result<(Captured, String), GuestError> {
     let prefix = changes.top.map(|top| top.join(PREFIX));
     let captured = read_registry(changes.layers, prefix.as_deref(), account)?;
     Ok((captured, account.profile()))
+}
+
+/// The version that a base layer's registry tells; that of our own bases if it has none.
+pub(super) fn os_version(layer: &Path) -> Result<String, GuestError> {
+    let software = PLACES.iter().find(|place| place.shown() == r"HKLM\SOFTWARE");
+    let Some(path) = software.map(|place| layer.join("Files").join(place.path())) else {
+        return Ok(base::os_version());
+    };
+    let doing = || format!("reading {}", path.display());
+    let bytes = match std::fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(base::os_version()),
+        other => other.map_err(|source| GuestError::Io { doing: doing(), source })?,
+    };
+    let hive = Hive::from_bytes(bytes).map_err(|e| GuestError::Broken(format!("{}: {e}", doing())))?;
+    let version = hive.root.at_path(r"Microsoft\Windows NT\CurrentVersion");
+    let text = |name: &str| version?.value(name).and_then(shown);
+    let (Some(build), Some(revision)) = (text("CurrentBuildNumber"), text("UBR")) else {
+        return Ok(base::os_version());
+    };
+    let part = |name: &str, before: u32| text(name).unwrap_or_else(|| before.to_string());
+    Ok(format!(
+        "{}.{}.{build}.{revision}",
+        part("CurrentMajorVersionNumber", 10),
+        part("CurrentMinorVersionNumber", 0)
+    ))
+}
+
+/// A number or a text as a version has it.
+fn shown(value: &Value) -> Option<String> {
+    match (value.kind, <[u8; 4]>::try_from(&value.data[..])) {
+        (kind::DWORD, Ok(bytes)) => Some(u32::from_le_bytes(bytes).to_string()),
+        (kind::SZ, _) => {
+            let units = value.data.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+            let text: String =
+                char::decode_utf16(units).map_while(Result::ok).take_while(|c| *c != '\0').collect();
+            Some(text).filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+        }
+        _ => None,
+    }
 }
 
 /// Writes the layer.

@@ -4,21 +4,31 @@ pub mod base;
 mod bundle;
 mod command_line;
 mod env;
+mod flush;
 mod layer;
 mod limits;
+mod machine_sid;
+mod oci;
 mod paths;
 mod registry;
+mod spellings;
+mod user_mounts;
 mod users;
 
-use std::path::Path;
+pub use registry::fuzz_wine_registry_text;
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Process, Spec};
 
 use crate::contract::{
-    Bundle, BundleRequest, Changes, Guest, GuestError, GuestPath, Limits, Os, ProcessConfig, Wish,
+    BaseLayers, Bundle, BundleRequest, Changes, EntryPlaces, Flushed, Guest, GuestError, GuestPath, Limits,
+    Lineage, Names, Os, ProcessConfig, Wish,
 };
 
 use paths::WindowsPath;
+use spellings::Spellings;
 
 /// Axis 1, Windows.
 #[derive(Debug)]
@@ -37,6 +47,12 @@ impl Guest for WindowsGuest {
         bundle::bundle(request)
     }
 
+    fn ready_state(&self, user: &str, limits: &Limits, targets: &[&str]) -> Option<String> {
+        bundle::ready_state(user, limits, targets)
+    }
+    fn warm_up(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
+        bundle::warm_up(request)
+    }
     fn limits_changed(&self, bundle: &mut Spec, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
         bundle::show_limits(bundle, limits, dir)
     }
@@ -48,6 +64,49 @@ impl Guest for WindowsGuest {
     fn path_in_root(&self, path: &str, working_dir: &str) -> Result<GuestPath, GuestError> {
         let base = WindowsPath::parse(working_dir, None)?;
         Ok(GuestPath(WindowsPath::parse(path, Some(&base))?.in_root()))
+    }
+
+    fn spelled(&self, names: &dyn Names, path: &Path) -> PathBuf {
+        Spellings::new(names).find(path)
+    }
+
+    fn entry_places<'r>(&self, names: &'r dyn Names, directory: &Path) -> Option<EntryPlaces<'r>> {
+        Some(Spellings::new(names).entry_places(directory))
+    }
+
+    fn is_same_place(&self, one: &str, other: &str) -> bool {
+        match (WindowsPath::parse(one, None), WindowsPath::parse(other, None)) {
+            (Ok(one), Ok(other)) => paths::is_spelled(one.in_root().as_os_str(), other.in_root().as_os_str()),
+            _ => one == other,
+        }
+    }
+
+    fn next_working_dir(&self, current: &str, next: &str) -> Result<String, GuestError> {
+        let base = WindowsPath::parse(current, None)?;
+        Ok(WindowsPath::parse(next, Some(&base))?.to_string())
+    }
+
+    fn os_version(&self, layer: &Path) -> Result<String, GuestError> {
+        layer::os_version(layer)
+    }
+
+    fn base_layers(&self, of: &Lineage<'_>) -> Result<Option<BaseLayers>, GuestError> {
+        base::base_layers(of)
+    }
+
+    fn stands_for(&self, reference: &str) -> Option<&'static str> {
+        base::of_repository(reference).map(base::Family::reference)
+    }
+
+    fn build_base(
+        &self,
+        family: &str,
+        packages: Option<&Path>,
+        work: &Path,
+        progress: &mut dyn FnMut(&str),
+        to: &mut dyn std::io::Write,
+    ) -> Result<(), GuestError> {
+        base::build_archive(family, packages, work, progress, to)
     }
 
     fn is_absolute(&self, path: &str) -> bool {
@@ -73,7 +132,7 @@ impl Guest for WindowsGuest {
 
     fn export(
         &self,
-        root: std::os::fd::BorrowedFd<'_>,
+        root: BorrowedFd<'_>,
         of: &Changes<'_>,
         to: &mut dyn std::io::Write,
     ) -> Result<(), GuestError> {
@@ -93,7 +152,15 @@ impl Guest for WindowsGuest {
     }
 
     fn flush(&self, bundle: &Spec) -> Option<Process> {
-        bundle::flush_process(bundle)
+        flush::process(bundle)
+    }
+
+    fn flushed(&self, root: &Path) -> Flushed {
+        flush::flushed(root)
+    }
+
+    fn flush_report(&self) -> Option<&'static str> {
+        Some(flush::REPORT)
     }
 
     fn forget_chains(&self, cache: &Path, wanted: &dyn Fn(&str) -> bool) {
@@ -110,5 +177,27 @@ impl Guest for WindowsGuest {
 
     fn layer_files(&self) -> &'static str {
         "Files"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn working_directories_join_as_in_a_dockerfile() {
+        let next = |current, next| WindowsGuest.next_working_dir(current, next).unwrap();
+        assert_eq!(next("", r"\app"), r"C:\app");
+        assert_eq!(next(r"C:\app", r"sub\deep"), r"C:\app\sub\deep");
+        assert_eq!(next(r"C:\app", r"\other"), r"C:\other");
+        assert_eq!(next(r"C:\app", "d:/x"), r"D:\x");
+        assert_eq!(next("/app", "."), r"C:\app");
+    }
+
+    #[test]
+    fn places_are_the_same_in_any_spelling() {
+        let same = |one, other| WindowsGuest.is_same_place(one, other);
+        assert!(same(r"C:\data", "c:/DATA/") && same(r"\data", r"C:\data") && same("D:", r"d:\"));
+        assert!(!same(r"C:\data", r"D:\data") && !same(r"C:\data", r"C:\dat"));
     }
 }

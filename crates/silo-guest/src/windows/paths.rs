@@ -1,6 +1,6 @@
 //! Windows paths to paths in the container's root, and the spelling that they have there.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::contract::GuestError;
@@ -30,13 +30,10 @@ impl WindowsPath {
             match part {
                 "" | "." => {}
                 ".." => drop(parts.pop()),
-                _ if part.contains(['\0', '<', '>', ':', '"', '|', '?', '*']) => {
-                    return Err(invalid("a name has a character that Windows does not allow"));
+                _ => {
+                    check_name(part).map_err(|why| invalid(&why))?;
+                    parts.push(part.to_owned());
                 }
-                _ if DEVICES.contains(&part.to_ascii_lowercase().as_str()) => {
-                    return Err(invalid("a name is that of a device"));
-                }
-                _ => parts.push(part.to_owned()),
             }
         }
         Ok(WindowsPath { drive, parts })
@@ -60,16 +57,48 @@ impl WindowsPath {
     /// The path in the container's root, each part in the spelling that it has in one of `layers` (directories that
     /// show at the drive's root, uppermost first) as far as it exists there.
     pub(super) fn resolve(&self, layers: &[PathBuf]) -> PathBuf {
-        let mut relative = PathBuf::new();
-        for part in &self.parts {
-            relative.push(spelling(layers, &relative, part));
-        }
-        drive_root(self.drive).join(relative)
+        drive_root(self.drive).join(resolve(&self.parts.iter().collect::<PathBuf>(), layers))
+    }
+
+    /// Directories between this and its drive's root.
+    pub(super) fn depth(&self) -> usize {
+        self.parts.len()
+    }
+}
+
+impl std::fmt::Display for WindowsPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:\\{}", self.drive.to_ascii_uppercase(), self.parts.join("\\"))
+    }
+}
+
+/// A relative path, each part in the spelling that it has in one of `layers`, uppermost first, as far as it is there.
+pub(super) fn resolve(path: &Path, layers: &[PathBuf]) -> PathBuf {
+    let mut found = PathBuf::new();
+    for part in path {
+        let spelled = part.to_str().map(|name| spelling(layers, &found, name));
+        found.push(spelled.unwrap_or_else(|| part.to_owned()));
+    }
+    found
+}
+
+/// Whether two spellings are of one name.
+pub(super) fn is_spelled(one: &OsStr, other: &OsStr) -> bool {
+    let fold = |name: &OsStr| name.to_str().map(silo_layer::fold_windows_name);
+    one == other || fold(one).is_some_and(|folded| Some(folded) == fold(other))
+}
+
+/// Whether Windows takes the name of a file or directory; the error says why not.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    silo_layer::check_windows_name(name)?;
+    match DEVICES.contains(&name.to_ascii_lowercase().as_str()) {
+        true => Err(format!("{name:?} is the name of a device")),
+        false => Ok(()),
     }
 }
 
 /// Where a drive shows in the container's root.
-fn drive_root(drive: char) -> PathBuf {
+pub(super) fn drive_root(drive: char) -> PathBuf {
     if drive == 'c' { PathBuf::from("/c") } else { Path::new("/mnt").join(drive.to_string()) }
 }
 
@@ -80,13 +109,14 @@ fn spelling(layers: &[PathBuf], directory: &Path, name: &str) -> OsString {
         layers.iter().find_map(|layer| {
             let entries = std::fs::read_dir(layer.join(directory)).ok()?;
             let mut names = entries.flatten().map(|entry| entry.file_name());
-            names.find(|other| other.to_str().is_some_and(|o| o.to_lowercase() == name.to_lowercase()))
+            names.find(|other| is_spelled(other, name.as_ref()))
         })
     };
     if exact { name.into() } else { other().unwrap_or_else(|| name.into()) }
 }
 
-fn split_drive(path: &str) -> (Option<char>, &str) {
+/// A drive letter in lower case, and what follows its colon.
+pub(super) fn split_drive(path: &str) -> (Option<char>, &str) {
     let mut chars = path.chars();
     match (chars.next(), chars.next()) {
         (Some(letter), Some(':')) if letter.is_ascii_alphabetic() => {

@@ -1,11 +1,13 @@
 //! Bins and cells ("Hive bin", "Cell"): from an offset to the bytes of a record, each byte once.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::base_block::LENGTH;
 use crate::error::HiveError;
+use crate::name::Name;
 
 /// Stands for "none".
 pub(super) const NIL: u32 = u32::MAX;
@@ -14,6 +16,8 @@ const BIN_HEADER: usize = 32;
 /// All bins of a hive.
 pub(super) struct Cells {
     bins: Bytes,
+    /// The same, for names.
+    holder: Arc<Bytes>,
     /// A bit for each eight bytes: they are of a cell that has been read.
     taken: Vec<u64>,
 }
@@ -38,7 +42,7 @@ impl Cells {
             at += size;
         }
         let taken = vec![0; bins.len().div_ceil(8 * 64)];
-        Ok(Self { bins, taken })
+        Ok(Self { holder: Arc::new(bins.clone()), bins, taken })
     }
 
     /// The content of a cell. Each byte of a file is one record's only: what is read is never more than what there is.
@@ -59,6 +63,11 @@ impl Cells {
             return Err(broken(record, offset, "the cell is another record's"));
         }
         Ok(self.bins.slice(at + 4..at + size))
+    }
+
+    /// A name within a cell: `length` bytes from `at` on in the content of the cell at an offset.
+    pub(super) fn name(&self, offset: u32, at: u32, length: u16, wide: bool) -> Name {
+        Name::stored(&self.holder, offset.saturating_add(4 + at), length, wide)
     }
 
     /// Marks units of eight bytes as some record's; false if one is.

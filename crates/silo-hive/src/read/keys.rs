@@ -8,11 +8,10 @@ use super::base_block::BaseBlock;
 use super::cells::{Cells, NIL, broken, u16_at, u32_at};
 use super::{lists, values};
 use crate::error::HiveError;
-use crate::name::Name;
 use crate::tree::{DEFAULT_SECURITY, Key, Layering, Semantics};
 
 /// Length of an `nk` before the name.
-const FIXED: usize = 0x4c;
+const FIXED: u32 = 0x4c;
 const VOLATILE: u16 = 0x1;
 const LINK: u16 = 0x10;
 const LATIN1: u16 = 0x20;
@@ -45,7 +44,7 @@ impl Keys {
     fn key(&mut self, offset: u32, depth: usize) -> Result<Option<Key>, HiveError> {
         let cell = self.cells.take("nk", offset)?;
         let bad = |problem| broken("nk", offset, problem);
-        if cell.get(..2) != Some(b"nk") || cell.len() < FIXED {
+        if cell.get(..2) != Some(b"nk") || cell.len() < FIXED as usize {
             return Err(bad("the signature is missing"));
         }
         if depth > DEPTH {
@@ -57,11 +56,11 @@ impl Keys {
         if flags & VOLATILE != 0 {
             return Ok(None);
         }
-        let length = usize::from(half(0x48));
-        if cell.len() < FIXED + length {
+        let length = half(0x48);
+        if cell.len() < FIXED as usize + usize::from(length) {
             return Err(bad("the name is longer than the cell"));
         }
-        let name = Name::stored(cell.slice(FIXED..FIXED + length), flags & LATIN1 == 0);
+        let name = self.cells.name(offset, FIXED, length, flags & LATIN1 == 0);
         if name.is_empty() {
             return Err(bad("the name is empty"));
         }

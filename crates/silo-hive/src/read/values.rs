@@ -4,7 +4,6 @@ use bytes::{Bytes, BytesMut};
 
 use super::cells::{Cells, NIL, broken, u16_at, u32_at};
 use crate::error::HiveError;
-use crate::name::Name;
 use crate::tree::Value;
 
 /// Size field: the data stand in the offset field.
@@ -48,11 +47,11 @@ fn value(cells: &mut Cells, offset: u32, minor: u32, layered: bool) -> Result<Va
     let word = |at| u32_at(&cell, at).unwrap_or(0);
     let (size, at, kind) = (word(4), word(8), word(12));
     let flags = u16_at(&cell, 16).unwrap_or(0);
-    let length = usize::from(u16_at(&cell, 2).unwrap_or(0));
-    if cell.len() < 20 + length {
+    let length = u16_at(&cell, 2).unwrap_or(0);
+    if cell.len() < 20 + usize::from(length) {
         return Err(bad("the name is longer than the cell"));
     }
-    let name = Name::stored(cell.slice(20..20 + length), flags & LATIN1 == 0);
+    let name = cells.name(offset, 20, length, flags & LATIN1 == 0);
     if layered && flags & TOMBSTONE != 0 {
         return Ok(Value::tombstone(name));
     }

@@ -7,6 +7,3 @@ mod write;
 
 pub use read::{apply_reg, from_reg};
 pub use write::to_reg;
-
-/// First line.
-const HEADER: &str = "Windows Registry Editor Version 5.00";

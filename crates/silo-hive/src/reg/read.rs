@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::HEADER;
 use super::edits::Edits;
+use super::write::HEADER;
 use crate::error::HiveError;
 use crate::name::{KEY_NAME, Name, VALUE_NAME};
 use crate::tree::{Hive, Value, kind};

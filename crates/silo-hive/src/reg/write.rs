@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use super::HEADER;
 use crate::error::HiveError;
 use crate::name::Name;
 use crate::tree::{Hive, Key, Semantics, Value, kind};
+
+/// First line of the text.
+pub(super) const HEADER: &str = "Windows Registry Editor Version 5.00";
 
 /// Most bytes of a text: each key stands there with its whole path, which may make much of a small hive.
 const LONGEST: usize = 1 << 30;

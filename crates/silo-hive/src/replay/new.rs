@@ -1,7 +1,7 @@
 //! The new format: entries one after the other, each with its checksums (Windows 8.1 and later).
 
-use super::target::Target;
-use super::{marvin, word};
+use super::marvin;
+use super::target::{Target, word};
 use crate::error::HiveError;
 
 const FIRST: usize = 512;

@@ -1,7 +1,6 @@
 //! The old format: a bitmap of the pages that changed, and the pages (up to Windows 8).
 
-use super::target::Target;
-use super::word;
+use super::target::{Target, word};
 use crate::error::HiveError;
 
 /// Of a page, and of what else is aligned.

@@ -3,6 +3,11 @@
 use crate::error::HiveError;
 use crate::read::LENGTH;
 
+/// The little-endian number at `at`; 0 beyond the end.
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]))
+}
+
 /// A primary file that is being brought up to date.
 pub(super) struct Target {
     pub(super) file: Vec<u8>,

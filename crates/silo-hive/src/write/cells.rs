@@ -1,7 +1,7 @@
 //! Bins and cells of a file that grows.
 
-use super::BASE_BLOCK;
 use crate::error::HiveError;
+use crate::read::LENGTH;
 
 const BIN: usize = 4096;
 const BIN_HEADER: usize = 32;
@@ -19,7 +19,7 @@ pub(super) struct Cells {
 
 impl Cells {
     pub(super) fn new() -> Self {
-        Self { file: vec![0; BASE_BLOCK], bin: BASE_BLOCK, next: BASE_BLOCK }
+        Self { file: vec![0; LENGTH], bin: LENGTH, next: LENGTH }
     }
 
     /// Makes a cell of zeros for `length` bytes; returns its offset.
@@ -34,7 +34,7 @@ impl Cells {
             self.bin = self.file.len();
             self.next = self.bin + BIN_HEADER;
             self.file.resize(self.bin + bin_size, 0);
-            let offset = (self.bin - BASE_BLOCK) as u32;
+            let offset = (self.bin - LENGTH) as u32;
             self.put(
                 self.bin,
                 &[&b"hbin"[..], &offset.to_le_bytes(), &(bin_size as u32).to_le_bytes()].concat(),
@@ -43,7 +43,7 @@ impl Cells {
         let at = self.next;
         self.next += size;
         self.put(at, &(-(size as i32)).to_le_bytes());
-        Ok((at - BASE_BLOCK) as u32)
+        Ok((at - LENGTH) as u32)
     }
 
     /// A cell with a content.
@@ -55,7 +55,7 @@ impl Cells {
 
     /// The first `length` bytes of a cell's content.
     pub(super) fn content(&mut self, offset: u32, length: usize) -> &mut [u8] {
-        let at = BASE_BLOCK + offset as usize + 4;
+        let at = LENGTH + offset as usize + 4;
         &mut self.file[at..at + length]
     }
 

@@ -111,14 +111,14 @@ impl Writer<'_> {
         ordered(key.values())?;
         let mut subkeys = Vec::with_capacity(key.subkeys().len());
         for subkey in key.subkeys() {
-            subkeys.push((self.node(subkey, offset)?, subkey.name.hash()));
+            subkeys.push(self.node(subkey, offset)?);
         }
-        let list = self.list(&subkeys)?;
+        let list = self.list(key.subkeys(), &subkeys)?;
         let values = self.values(key.values())?;
         let nk = self.cells.content(offset, NK);
         nk[SUBKEYS..SUBKEYS + 4].copy_from_slice(&list.to_le_bytes());
         nk[VALUES..VALUES + 4].copy_from_slice(&values.to_le_bytes());
-        for (subkey, (offset, _)) in key.subkeys().iter().zip(subkeys) {
+        for (subkey, offset) in key.subkeys().iter().zip(subkeys) {
             self.contents(subkey, offset, depth + 1)?;
         }
         Ok(())
@@ -190,15 +190,15 @@ impl Writer<'_> {
     }
 
     /// One leaf, or leaves under an index.
-    fn list(&mut self, subkeys: &[(u32, u32)]) -> Result<u32, HiveError> {
+    fn list(&mut self, subkeys: &[Key], offsets: &[u32]) -> Result<u32, HiveError> {
         let mut leaves = Vec::new();
-        for part in subkeys.chunks(LEAF) {
+        for (keys, part) in subkeys.chunks(LEAF).zip(offsets.chunks(LEAF)) {
             let mut leaf = Vec::with_capacity(4 + part.len() * 8);
             leaf.extend(b"lh");
             leaf.extend((part.len() as u16).to_le_bytes());
-            for (offset, hash) in part {
+            for (key, offset) in keys.iter().zip(part) {
                 leaf.extend(offset.to_le_bytes());
-                leaf.extend(hash.to_le_bytes());
+                leaf.extend(key.name.hash().to_le_bytes());
             }
             leaves.push(self.cells.add(&leaf)?);
         }

@@ -13,7 +13,6 @@ use crate::tree::Hive;
 
 use cells::Cells;
 
-const BASE_BLOCK: usize = LENGTH;
 /// Plain hives; what Windows XP and later write.
 const PLAIN: u32 = 5;
 /// Delta hives (measured on Windows' own).
@@ -30,7 +29,7 @@ impl Hive {
         let mut cells = Cells::new();
         let root = keys::write(&mut cells, &self.root, self.layered)?;
         let mut file = cells.finish()?;
-        let bins_size = (file.len() - BASE_BLOCK) as u32;
+        let bins_size = (file.len() - LENGTH) as u32;
         let mut put = |at: usize, value: u32| file[at..at + 4].copy_from_slice(&value.to_le_bytes());
         put(0, u32::from_le_bytes(*b"regf"));
         put(0x04, 1);

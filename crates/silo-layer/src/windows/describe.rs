@@ -2,10 +2,10 @@
 
 use rustix::fs::{self, FileType};
 
-use super::drive;
 use super::kept::{self, CREATION, FILE_ATTRIBUTES, Kept, Records, SECURITY};
 use super::links;
 use super::node::usual_type_bits;
+use super::roots::drive;
 use crate::archive;
 
 const READ_ONLY: u32 = 0x1;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use rustix::fs::FileType;
 
-use super::{FILES, names};
+use super::names;
+use super::roots::FILES;
 use crate::merge;
 
 /// Where the file is that `C:` shows at `path` (names with slashes between, in any case). `layers`: trees, uppermost first.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{pack_windows_tree, unpack_windows};
+use super::own_files::OwnFiles;
+use super::pack::pack_windows_tree;
+use super::unpack::unpack_windows;
 use crate::{LayerError, Limits};
 
 /// Unpacks `bytes` as a layer over `lower` if they are one, and checks what must hold then: the tree can be packed, the
@@ -20,7 +22,7 @@ pub fn fuzz_windows(bytes: &[u8], lower: Option<&Path>, scratch: &Path) -> Resul
     for directory in [&one, &two] {
         std::fs::create_dir(directory).map_err(|e| LayerError::io("making", directory, e))?;
     }
-    unpack_windows(&mut &bytes[..], &one, &lower, &["Host"], &limits)?;
+    unpack_windows(&mut &bytes[..], &one, &lower, &["Host"], &OwnFiles::default(), &limits)?;
     let packed = |tree: &Path| {
         let mut bytes = Vec::new();
         pack_windows_tree(tree, &lower, &["Host"], &mut bytes).map(|()| bytes)
@@ -28,7 +30,8 @@ pub fn fuzz_windows(bytes: &[u8], lower: Option<&Path>, scratch: &Path) -> Resul
     let first = packed(&one).expect("what was unpacked can be packed");
     // Names deleted by an opaque directory have become entries of their own.
     let more = Limits { bytes: 2 << 20, entries: 100_000 };
-    unpack_windows(&mut &first[..], &two, &lower, &["Host"], &more).expect("what was packed can be unpacked");
+    unpack_windows(&mut &first[..], &two, &lower, &["Host"], &OwnFiles::default(), &more)
+        .expect("what was packed can be unpacked");
     let second = packed(&two).expect("what was unpacked again can be packed");
     if let Some(at) = first.iter().zip(&second).position(|(a, b)| a != b) {
         let around = |bytes: &[u8]| {

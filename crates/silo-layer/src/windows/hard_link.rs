@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
+use super::roots::{WINDOWS_ROOTS, drive};
 use super::spelling::Here;
 use super::unpack::{Unpacker, components, hostile, owned};
-use super::{WINDOWS_ROOTS, drive};
 use crate::archive::{Item, Reader};
 use crate::merge::{self, Seen};
 use crate::{LayerError, copy};
@@ -45,12 +45,16 @@ impl Unpacker<'_> {
         if !drive(&from).zip(drive(&to)).is_some_and(same_drive) {
             return Err(hostile(&item, format!("hard link to {shown:?}, which is on no drive or another")));
         }
+        if target == path {
+            return Err(hostile(&item, "hard link to itself"));
+        }
+        let path = self.own.place(path);
         match here {
-            _ if target == path => Err(hostile(&item, "hard link to itself")),
             Some(Here::Directory | Here::Implied) => {
                 Err(hostile(&item, format!("hard link to {shown:?}, a directory")))
             }
             Some(Here::Other) => {
+                let target = self.own.place(target);
                 item.link = target.as_os_str().as_bytes().to_vec();
                 match self.to.join(&target).symlink_metadata() {
                     Ok(meta) if meta.nlink() >= MOST_NAMES => {

@@ -14,9 +14,11 @@ mod hard_link;
 mod header;
 mod kept;
 mod links;
-mod names;
+pub(crate) mod names;
 mod node;
+mod own_files;
 mod pack;
+mod roots;
 mod spelling;
 mod streams;
 mod unpack;
@@ -24,24 +26,9 @@ mod upper;
 
 pub use find::find_windows;
 pub use fuzz::fuzz_windows;
+pub use names::{check as check_windows_name, fold as fold_windows_name};
+pub use own_files::OwnFiles;
 pub use pack::pack_windows_tree;
-pub use unpack::unpack_windows;
+pub use roots::WINDOWS_ROOTS;
+pub use unpack::{unpack_windows, unpack_windows_recorded};
 pub use upper::{WindowsRoot, WindowsUpper, pack_windows_root, pack_windows_upper};
-
-/// Root of what shows at `C:`.
-const FILES: &str = "Files";
-/// Root of the registry's hives: whole ones never, differences to the layer below only.
-const HIVES: &str = "Hives";
-/// Root of the virtual machine of Hyper-V isolation.
-const UTILITY_VM: &str = "UtilityVM";
-/// Top directories of a Windows layer.
-pub const WINDOWS_ROOTS: &[&str] = &[FILES, HIVES, UTILITY_VM];
-
-/// The root of the drive that a path (components) is on, as a number of components.
-fn drive(path: &[String]) -> Option<usize> {
-    match path {
-        [files, ..] if files == FILES => Some(1),
-        [vm, files, ..] if vm == UTILITY_VM && files == FILES => Some(2),
-        _ => None,
-    }
-}

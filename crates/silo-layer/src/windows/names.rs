@@ -8,7 +8,7 @@ const FORBIDDEN: &[char] = &['"', '*', '/', ':', '<', '>', '?', '\\', '|'];
 const LATER: &[u16] = &[0x19b, 0x264, 0x1c8a, 0xa7cd, 0xa7cf, 0xa7d3, 0xa7d5, 0xa7db];
 
 /// Whether NTFS takes the name of a file or directory; the error says why not.
-pub(super) fn check(name: &str) -> Result<(), String> {
+pub fn check(name: &str) -> Result<(), String> {
     if matches!(name, "" | "." | "..") {
         return Err(format!("{name:?} is no name of a file"));
     }
@@ -35,7 +35,7 @@ fn check_length(name: &str) -> Result<(), String> {
 }
 
 /// What two spellings of one name have in common: each unit in Windows' upper case.
-pub(super) fn fold(name: &str) -> Vec<u16> {
+pub fn fold(name: &str) -> Vec<u16> {
     name.encode_utf16().map(upcase).collect()
 }
 

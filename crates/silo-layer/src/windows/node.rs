@@ -7,10 +7,11 @@ use rustix::fs::FileType;
 use tar::EntryType;
 
 use super::kept::{self, Records};
+use super::roots::{HIVES, drive};
 use super::spelling::Here;
 use super::streams::Owner;
 use super::unpack::{At, Unpacker, hostile, owned};
-use super::{HIVES, drive, links, names};
+use super::{links, names};
 use crate::LayerError;
 use crate::archive::{Item, Reader};
 
@@ -50,6 +51,13 @@ impl Unpacker<'_> {
         }
         let records = kept::records_of(&item)?;
         self.describe(&mut item, kind, name, &path, &records)?;
+        let shown = path.clone();
+        let path = if kind == FileType::Directory { path } else { self.own.place(path) };
+        if kind == FileType::Symlink && path != shown {
+            // Nobody can link to a link that is not shown.
+            self.owner = None;
+            return Ok(());
+        }
         if kind == FileType::Symlink {
             links::parse(&String::from_utf8_lossy(&item.link), &self.link_directory(&item, directory)?)
                 .map_err(|why| hostile(&item, why))?;

@@ -19,7 +19,8 @@ use super::aside::{self, Chain};
 use super::describe::{self, Described};
 use super::header::{self, Entry};
 use super::kept::{self, Kept};
-use super::{FILES, UTILITY_VM, WINDOWS_ROOTS, drive, names};
+use super::names;
+use super::roots::{FILES, UTILITY_VM, WINDOWS_ROOTS, drive};
 use crate::write::Writer;
 use crate::{LayerError, merge, pack, whiteout};
 

@@ -12,11 +12,14 @@ use silo_sys::beneath;
 use super::aside::Store;
 use super::kept;
 use super::links::{self, Target};
+use super::names;
+use super::own_files::OwnFiles;
+use super::roots::{WINDOWS_ROOTS, drive};
 use super::spelling::{Here, Spellings};
 use super::streams::Owner;
-use super::{WINDOWS_ROOTS, drive, names};
 use crate::archive::{Item, Reader};
 use crate::place::clean;
+use crate::record::Record;
 use crate::unpack::{Counter, LayerTree};
 use crate::whiteout::{self, Said};
 use crate::{LayerError, Limits, Unpacked, copy};
@@ -24,7 +27,8 @@ use crate::{LayerError, Limits, Unpacked, copy};
 /// Unpacks the plain tar of a Windows layer into the empty directory `to`.
 ///
 /// `lower` are the trees of the layers below, uppermost first; without any it is a base, which deletes nothing. The top
-/// directories `linux_roots` hold trees in Linux' form, which are unpacked as such. Each part of a name is found in
+/// directories `linux_roots` hold trees in Linux' form, which are unpacked as such. Files that are a base's `own` are unpacked
+/// where nobody looks, beside `Files`. Each part of a name is found in
 /// whatever spelling it has below or in this layer, so nothing exists in two. Links are made last and none is ever
 /// followed; nothing is written outside `to`. An archive that tries, that holds what NTFS could not, or exceeds
 /// `limits`, is an error that names the entry. Memory grows with the number of entries, by some hundred bytes each.
@@ -33,13 +37,41 @@ pub fn unpack_windows(
     to: &Path,
     lower: &[PathBuf],
     linux_roots: &[&str],
+    own: &OwnFiles,
+    limits: &Limits,
+) -> Result<Unpacked, LayerError> {
+    unpack_from(Reader::new(tar), LayerTree::open(to)?, to, lower, linux_roots, own, limits)
+}
+
+/// As [`unpack_windows`], telling `record` what is read and where it is in the tree.
+pub fn unpack_windows_recorded(
+    tar: &mut dyn Read,
+    to: &Path,
+    lower: &[PathBuf],
+    linux_roots: &[&str],
+    own: &OwnFiles,
+    limits: &Limits,
+    record: &mut dyn Record,
+) -> Result<Unpacked, LayerError> {
+    let reader = Reader::recorded(tar, record);
+    unpack_from(reader, LayerTree::recorded(to, to)?, to, lower, linux_roots, own, limits)
+}
+
+fn unpack_from(
+    mut reader: Reader<'_>,
+    tree: LayerTree,
+    to: &Path,
+    lower: &[PathBuf],
+    linux_roots: &[&str],
+    own: &OwnFiles,
     limits: &Limits,
 ) -> Result<Unpacked, LayerError> {
     let mut unpacker = Unpacker {
         to,
         lower,
         linux_roots,
-        tree: LayerTree::open(to)?,
+        own,
+        tree,
         linux: HashMap::new(),
         spellings: Spellings::open(lower).map_err(|e| LayerError::io("opening the layers below", to, e))?,
         store: Store::new(to),
@@ -49,7 +81,6 @@ pub fn unpack_windows(
         waiting_bytes: 0,
         copied: HashMap::new(),
     };
-    let mut reader = Reader::new(tar);
     while let Some(item) = reader.next()? {
         unpacker.counter.entry(&item)?;
         unpacker.entry(item, &mut reader)?;
@@ -71,6 +102,7 @@ pub(super) struct Unpacker<'a> {
     pub(super) to: &'a Path,
     pub(super) lower: &'a [PathBuf],
     pub(super) linux_roots: &'a [&'a str],
+    pub(super) own: &'a OwnFiles,
     pub(super) tree: LayerTree,
     pub(super) linux: HashMap<String, LayerTree>,
     pub(super) spellings: Spellings,
@@ -164,7 +196,11 @@ impl Unpacker<'_> {
         if !self.linux.contains_key(root) {
             let path = self.to.join(root);
             std::fs::create_dir(&path).map_err(|e| LayerError::io("making", &path, e))?;
-            self.linux.insert(root.to_owned(), LayerTree::open(&path)?);
+            let tree = match content.record() {
+                Some(_) => LayerTree::recorded(&path, self.to)?,
+                None => LayerTree::open(&path)?,
+            };
+            self.linux.insert(root.to_owned(), tree);
         }
         let path = clean(&item.name, parts[1..].join("/").as_bytes())?;
         match self.linux.get_mut(root) {

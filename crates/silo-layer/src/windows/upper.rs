@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::aside::Chain;
 use super::describe::{self, Described};
+use super::names;
 use super::pack::{Packer, open_directory};
-use super::{FILES, HIVES, names};
+use super::roots::{FILES, HIVES};
 use crate::write::Writer;
 use crate::{LayerError, merge, pack};
 

@@ -49,6 +49,33 @@ pub(super) fn pids(dir: &Path) -> io::Result<Vec<i32>> {
     }
 }
 
+/// Removes a cgroup directory once `own` processes, which are about to end, have left it. Others that are in it by then
+/// are a successor's: it stays.
+pub(super) fn hand_over(dir: &Path, own: &[i32]) -> io::Result<()> {
+    let end = Instant::now() + REMOVE_LIMIT;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let inside = pids(dir)?;
+        if inside.iter().any(|pid| !own.contains(pid)) {
+            return Ok(());
+        }
+        if inside.is_empty() {
+            return match std::fs::remove_dir(dir) {
+                // It has come between the look and the removal.
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
+        }
+        if Instant::now() > end {
+            let busy = format!("removing cgroup {}: processes are left in it", dir.display());
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
 /// Removes a cgroup directory with the (nested) ones that its processes made, killing what runs in it.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     let end = Instant::now() + REMOVE_LIMIT;

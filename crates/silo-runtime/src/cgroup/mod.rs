@@ -6,11 +6,15 @@ mod v1;
 mod v2;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 
 use crate::protocol::Stats;
+
+/// Rounds of moving processes to another cgroup: those that fork meanwhile come along in the next.
+const ROUNDS: usize = 100;
 
 /// The hierarchies that this host has mounted.
 #[derive(Debug, Clone)]
@@ -136,6 +140,41 @@ impl Cgroup {
         }
     }
 
+    /// Makes it, with all processes of `other`, which is gone then. Of a v1 host's hierarchies a directory is given another
+    /// name, which costs nothing; elsewhere processes are moved, and each waits for a moment without forks in the whole system.
+    pub fn take_over(&self, other: &Cgroup, resources: Option<&LinuxResources>) -> io::Result<()> {
+        let renamed = match (&self.kind, &other.kind) {
+            (Kind::V1(to), Kind::V1(from)) => to.succeed(from),
+            _ => false,
+        };
+        self.create(resources)?;
+        if renamed {
+            return Ok(());
+        }
+        for _ in 0..ROUNDS {
+            let pids = other.pids()?;
+            if pids.is_empty() {
+                return other.destroy();
+            }
+            for pid in pids {
+                match self.add(pid) {
+                    // It has ended.
+                    Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+                    other => other?,
+                }
+            }
+        }
+        Err(io::Error::other("processes that are to be moved to another cgroup go on forking"))
+    }
+
+    /// What a process can be started in by clone3(2), which spares it the move; `None`: this hierarchy has no such thing.
+    pub(crate) fn entry(&self) -> io::Result<Option<OwnedFd>> {
+        match &self.kind {
+            Kind::V1(_) => Ok(None),
+            Kind::V2(g) => g.entry().map(Some),
+        }
+    }
+
     /// Moves a process in.
     pub fn add(&self, pid: i32) -> io::Result<()> {
         match &self.kind {
@@ -193,6 +232,27 @@ impl Cgroup {
             Kind::V2(g) => g.destroy(),
         }
     }
+
+    /// Removes it once `own` processes, which are about to end, have left, unless a successor's are in it by then: who
+    /// comes so [tries again](Cgroup::settle) where it finds it gone.
+    pub fn hand_over(&self, own: &[i32]) -> io::Result<()> {
+        match &self.kind {
+            Kind::V1(g) => g.hand_over(own),
+            Kind::V2(g) => g.hand_over(own),
+        }
+    }
+
+    /// Makes it and moves a process in, although a predecessor may just be removing it.
+    pub fn settle(&self, pid: i32) -> io::Result<()> {
+        let mut tries = 0;
+        loop {
+            self.create(None)?;
+            match self.add(pid) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && tries < 8 => tries += 1,
+                other => return other,
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -217,13 +277,29 @@ mod tests {
         pids.set_limit(7);
         resources.set_pids(Some(pids));
         group.create(Some(&resources)).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let works = "read x; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo done; exec sleep 60";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", works])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         group.add(child.id() as i32).unwrap();
+        drop(child.stdin.take());
+        let mut said = [0; 5];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
         assert_eq!(group.stats().pids_limit, 7);
         assert_eq!(group.pids().unwrap(), [child.id() as i32]);
         group.freeze(true).unwrap();
         group.freeze(false).unwrap();
-        group.destroy().unwrap();
+        let next = Cgroup::at(&format!("/silo-test/{}-next", std::process::id())).unwrap();
+        let before = group.stats().cpu_total;
+        next.take_over(&group, None).unwrap();
+        // What its processes did before is not the new one's.
+        assert!(next.stats().cpu_total < before / 2, "{} of {before}", next.stats().cpu_total);
+        assert_eq!(next.pids().unwrap(), [child.id() as i32]);
+        assert!(group.pids().unwrap().is_empty());
+        next.destroy().unwrap();
         assert!(!child.wait().unwrap().success());
         assert!(group.pids().unwrap().is_empty());
     }

@@ -63,6 +63,33 @@ impl V1 {
         }
     }
 
+    /// Takes the place of `other` with all its processes, in all hierarchies or in none; whether it could. What was limited
+    /// there and is not named by a later [`V1::create`] is as in a new one.
+    pub(super) fn succeed(&self, other: &Self) -> bool {
+        let pairs: Vec<(PathBuf, PathBuf)> = other.dirs().into_iter().zip(self.dirs()).collect();
+        for (done, (from, to)) in pairs.iter().enumerate() {
+            if std::fs::rename(from, to).is_err() {
+                for (from, to) in &pairs[..done] {
+                    // Its processes are moved one by one then, from wherever they are.
+                    let _ = std::fs::rename(to, from);
+                }
+                return false;
+            }
+        }
+        // What was used so far was nobody's. A kernel that does not forget it counts on.
+        let counted = [
+            ("cpuacct", "cpuacct.usage", "0"),
+            ("memory", "memory.max_usage_in_bytes", "0"),
+            ("memory", "memory.failcnt", "0"),
+            ("blkio", "blkio.reset_stats", "1"),
+        ];
+        for (controller, file, forget) in counted {
+            let _ = self.dir(controller).map(|dir| files::write(&dir, file, forget));
+        }
+        const DEFAULT_SHARES: &str = "1024";
+        self.dir("cpu").is_none_or(|dir| files::write(&dir, "cpu.shares", DEFAULT_SHARES).is_ok())
+    }
+
     fn devices(&self, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
         let Some(dir) = self.dir("devices") else { return Ok(()) };
         for rule in rules {
@@ -239,6 +266,10 @@ impl V1 {
             let _ = self.freeze(false);
         }
         self.dirs().iter().try_for_each(|dir| files::remove(dir))
+    }
+
+    pub(super) fn hand_over(&self, own: &[i32]) -> io::Result<()> {
+        self.dirs().iter().try_for_each(|dir| files::hand_over(dir, own))
     }
 }
 

@@ -39,13 +39,14 @@ impl V2 {
             }
         }
         let Some(resources) = resources else { return Ok(()) };
-        let fd: OwnedFd = rustix::fs::open(
-            &dir,
-            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )?;
-        device_filter::attach(&fd, resources.devices().as_deref().unwrap_or(&[]))?;
+        device_filter::attach(&self.entry()?, resources.devices().as_deref().unwrap_or(&[]))?;
         self.update(resources)
+    }
+
+    pub(super) fn entry(&self) -> io::Result<OwnedFd> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(&self.dir, flags, Mode::empty())?)
     }
 
     pub(super) fn update(&self, resources: &LinuxResources) -> io::Result<()> {
@@ -173,6 +174,10 @@ impl V2 {
             let _ = files::write(&self.dir, "cgroup.freeze", "0");
         }
         files::remove(&self.dir)
+    }
+
+    pub(super) fn hand_over(&self, own: &[i32]) -> io::Result<()> {
+        files::hand_over(&self.dir, own)
     }
 }
 

@@ -36,9 +36,8 @@ pub(super) enum Typed {
 }
 
 impl Client {
-    pub(super) fn new(id: u64, fd: OwnedFd, mut attach: Attach) -> Self {
-        let queue = std::mem::take(&mut attach.preamble);
-        Self { id, fd, attach, queue, sent: 0, matched: 0, input_ended: false, closing: false }
+    pub(super) fn new(id: u64, fd: OwnedFd, attach: Attach) -> Self {
+        Self { id, fd, attach, queue: Vec::new(), sent: 0, matched: 0, input_ended: false, closing: false }
     }
 
     /// Bytes waiting.

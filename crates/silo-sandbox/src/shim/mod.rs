@@ -3,16 +3,23 @@
 //! Started with a socket to the daemon as standard input and the sandbox's directory as its argument. It listens
 //! on a socket of its own for daemons to come, keeps the log, and writes `exit.json` when the container ends.
 
+mod asked;
 mod client;
 mod execs;
+mod host;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod log;
+mod machine;
+mod prepared;
 mod reactor;
 mod serve;
+mod spare;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,7 +28,7 @@ use silo_runtime::protocol::{Answer, Reply, encode};
 use silo_runtime::{Bundle, told_status};
 use silo_sys::process::{self, Wait};
 
-use crate::contract::{Event, ExecState, Exit, ShimConfig, files};
+use crate::contract::{Event, ExecState, Exit, Isolation, ShimConfig, files};
 use log::Log;
 use reactor::{Interest, Reactor, Target};
 use task::{Notice, Task};
@@ -50,7 +57,10 @@ struct Shim {
     config: ShimConfig,
     reactor: Reactor,
     signals: OwnedFd,
-    listener: OwnedFd,
+    /// `None`: a spare that is nobody's yet.
+    listener: Option<OwnedFd>,
+    /// Device and inode of its socket, as it was made.
+    bound: Option<(u64, u64)>,
     connections: HashMap<u64, Connection>,
     tasks: HashMap<u32, Task>,
     /// Clients of execs that were announced and are not started yet.
@@ -59,7 +69,15 @@ struct Shim {
     ended_execs: VecDeque<(Instant, ExecState)>,
     bundle: Option<Bundle>,
     cgroup: Option<Cgroup>,
+    /// The microVM that everything runs in, under `hyperv`.
+    machine: Option<host::Host>,
+    /// A container that waits for its bundle, until the start.
+    prepared: Option<prepared::Ready>,
+    /// Of a template, until the start.
+    template: Option<OwnedFd>,
     own_network: bool,
+    /// Niceness that a spare has when it is somebody's.
+    niceness: i32,
     started_ms: i64,
     paused: bool,
     exit: Option<Exit>,
@@ -76,43 +94,35 @@ pub fn main(dir: &Path) -> io::Result<()> {
     let config: ShimConfig = serde_json::from_slice(&std::fs::read(dir.join(files::SHIM))?)?;
     let signals =
         process::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE])?;
-    // SAFETY: standard input is the daemon's socket, and nothing else in this process uses it.
-    let control = unsafe { process::inherit_fd(0) };
-    let listener = listen(&config.socket)?;
-    let bound = identity(&config.socket);
+    // SAFETY: standard input is the daemon's socket, standard output the memory of a template or nothing, and nothing else
+    // in this process uses them.
+    let [control, template] = [0, 1].map(|n| unsafe { process::inherit_fd(n) });
+    // Their numbers are for standard streams alone: what is opened later must not get them.
+    let (control, template) = (away(control)?, away(template)?);
+    let template = Some(template).filter(|_| config.isolation == Isolation::Hyperv);
     silo_runtime::become_supervisor()?;
-    let log = config.log.clone().map(Log::open).transpose()?;
-    let mut shim = Shim {
-        dir: dir.to_owned(),
-        reactor: Reactor::new()?,
-        signals,
-        listener,
-        connections: HashMap::new(),
-        tasks: HashMap::from([(FIRST, Task::new(FIRST, None, log, 0, config.stdin_once))]),
-        early: HashMap::new(),
-        ended_execs: VecDeque::new(),
-        bundle: None,
-        cgroup: None,
-        own_network: false,
-        started_ms: 0,
-        paused: false,
-        exit: None,
-        leave_at: None,
-        read_by: None,
-        next: 1,
-        next_task: 1,
-        config,
-    };
-    let read = Interest { read: true, write: false };
-    shim.reactor.watch(Target::Signals, &shim.signals, read)?;
-    shim.reactor.watch(Target::Listener, &shim.listener, read)?;
+    let mut shim = Shim::new(dir, config, signals)?;
+    shim.template = template;
+    shim.reactor.watch(Target::Signals, &shim.signals, Interest { read: true, write: false })?;
+    if shim.config.spare.is_none() {
+        shim.open()?;
+    }
     shim.connect(control)?;
     let result = shim.run();
     // The container may have been started again meanwhile: then another shim listens under this name.
-    if identity(&shim.config.socket) == bound {
+    if shim.bound.is_some() && identity(&shim.config.socket) == shim.bound {
         let _ = std::fs::remove_file(&shim.config.socket);
     }
     result
+}
+
+/// The descriptor under a number above the standard streams', and nothing in its place.
+fn away(fd: OwnedFd) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let moved = rustix::io::fcntl_dupfd_cloexec(&fd, 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    process::duplicate_onto(&null, fd.into_raw_fd())?;
+    Ok(moved)
 }
 
 /// Device and inode.
@@ -134,15 +144,57 @@ fn now_ms() -> i64 {
 }
 
 impl Shim {
+    fn new(dir: &Path, config: ShimConfig, signals: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            reactor: Reactor::new()?,
+            signals,
+            listener: None,
+            bound: None,
+            connections: HashMap::new(),
+            tasks: HashMap::new(),
+            early: HashMap::new(),
+            ended_execs: VecDeque::new(),
+            bundle: None,
+            cgroup: None,
+            machine: None,
+            prepared: None,
+            template: None,
+            own_network: false,
+            niceness: 0,
+            started_ms: 0,
+            paused: false,
+            exit: None,
+            leave_at: None,
+            read_by: None,
+            next: 1,
+            next_task: 1,
+            config,
+        })
+    }
+
+    /// It is a sandbox's from now on: listens for daemons, keeps the log.
+    fn open(&mut self) -> io::Result<()> {
+        let log = self.config.log.clone().map(Log::open).transpose()?;
+        self.tasks.insert(FIRST, Task::new(FIRST, None, log, 0, self.config.stdin_once));
+        let listener = listen(&self.config.socket)?;
+        self.bound = identity(&self.config.socket);
+        self.reactor.watch(Target::Listener, &listener, Interest { read: true, write: false })?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
     fn run(&mut self) -> io::Result<()> {
         loop {
-            let next = [self.leave_at, self.patience()].into_iter().flatten().min();
+            let next = [self.leave_at, self.patience(), self.machine_patience()].into_iter().flatten().min();
             let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
             for ready in self.reactor.wait(limit)? {
                 match ready.target {
                     Target::Signals => self.signal()?,
                     Target::Listener => self.accept()?,
                     Target::Connection(id) => self.connection_ready(id),
+                    Target::Machine => self.machine_ready(),
+                    Target::Prepared => self.prepared_ready(),
                     Target::Output(task, key) => {
                         if let Some(task) = self.tasks.get_mut(&task) {
                             task.read_output(&mut self.reactor, key);
@@ -167,6 +219,7 @@ impl Shim {
                 }
             }
             self.end_execs(false);
+            self.machine_pump();
             for task in self.tasks.values_mut() {
                 task.flush_log();
                 task.rewatch(&mut self.reactor);
@@ -174,8 +227,13 @@ impl Shim {
             self.tasks.retain(|id, task| {
                 *id == FIRST || task.ended.is_none() || task.lingers.is_some() || !task.settled()
             });
-            let never_started = self.connections.is_empty() && self.bundle.is_none();
-            if never_started || self.may_leave() {
+            let unwanted = self.bundle.is_none() || self.config.files_of.is_some();
+            if unwanted && self.connections.is_empty() {
+                self.discard_prepared();
+                self.destroy_cgroup();
+                return Ok(());
+            }
+            if self.may_leave() {
                 return Ok(());
             }
         }
@@ -210,6 +268,12 @@ impl Shim {
     }
 
     fn reaped(&mut self, pid: i32, wait: Wait) {
+        if self.machine.as_ref().is_some_and(|m| m.is(pid)) {
+            return self.machine_gone(wait);
+        }
+        if self.prepared.as_ref().is_some_and(|p| p.is(pid)) {
+            return self.prepared_gone();
+        }
         // Adopted orphans of the container are reaped and forgotten.
         let Some(id) = self.tasks.values().find(|t| t.pid == pid && t.ended.is_none()).map(|t| t.id) else {
             return;
@@ -224,17 +288,22 @@ impl Shim {
     fn first_ended(&mut self, wait: Wait) {
         let Some(task) = self.tasks.get_mut(&FIRST) else { return };
         let code = code_of(task, wait);
-        task.ended = Some(wait);
-        task.drain(&mut self.reactor);
         let oom_killed = self.cgroup.as_ref().is_some_and(|c| c.oom_kills() > 0);
-        let exit = Exit { code, oom_killed, at_ms: now_ms(), error: String::new() };
-        if let Err(e) = self.record_exit(&exit) {
-            eprintln!("writing {}: {e}", files::EXIT);
+        self.container_ended(Exit { code, oom_killed, at_ms: now_ms(), error: String::new() }, wait);
+    }
+
+    fn container_ended(&mut self, exit: Exit, wait: Wait) {
+        if let Some(task) = self.tasks.get_mut(&FIRST) {
+            task.ended = Some(wait);
+            task.drain(&mut self.reactor);
         }
-        if let Some(cgroup) = &self.cgroup
-            && let Err(e) = cgroup.destroy()
-        {
-            eprintln!("{e}");
+        if let Err(e) = self.record_exit(&exit) {
+            crate::complain!("writing {}: {e}", files::EXIT);
+        }
+        // Before it is told: the next start uses the cgroup again. A machine's memory takes a while to be taken apart, and
+        // nobody has to wait for that: it is handed over below.
+        if self.machine.is_none() {
+            self.destroy_cgroup();
         }
         // Execs of a container without a pid namespace of its own have been killed with the cgroup.
         while let Some((pid, wait)) = process::reap() {
@@ -244,6 +313,17 @@ impl Shim {
         self.exit = Some(exit.clone());
         self.leave_at = Some(Instant::now() + LINGER);
         self.tell(&Event::Exited(exit));
+        if self.machine.is_some() {
+            self.leave_cgroup();
+        }
+    }
+
+    fn destroy_cgroup(&self) {
+        if let Some(cgroup) = &self.cgroup
+            && let Err(e) = cgroup.destroy()
+        {
+            crate::complain!("{e}");
+        }
     }
 
     fn record_exit(&self, exit: &Exit) -> io::Result<()> {

@@ -14,6 +14,8 @@ use super::log::Stream;
 pub(super) enum Target {
     Signals,
     Listener,
+    Machine,
+    Prepared,
     Connection(u64),
     Output(u32, StreamKey),
     Stdin(u32),

@@ -10,8 +10,9 @@ use silo_runtime::protocol::{Answer, Call, Reply, Request, VERSION, decode, enco
 use silo_runtime::{Bundle, Started};
 use silo_sys::process;
 
-use crate::contract::{Attach, Failure, FailureKind, SandboxState, Stats};
+use crate::contract::{Attach, Failure, FailureKind, Isolation, SandboxState, Stats};
 
+use super::asked::{Asked, Asker};
 use super::reactor::{Interest, Target};
 use super::task::Task;
 use super::{Connection, FIRST, LINGER, Shim, now_ms};
@@ -40,7 +41,8 @@ impl Shim {
     }
 
     pub(super) fn accept(&mut self) -> io::Result<()> {
-        match rustix::net::accept_with(&self.listener, rustix::net::SocketFlags::CLOEXEC) {
+        let Some(listener) = &self.listener else { return Ok(()) };
+        match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
             Ok(fd) => self.connect(fd),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {
                 Ok(())
@@ -63,25 +65,45 @@ impl Shim {
             match decode::<Request>(&mut connection.input) {
                 Ok(Some(request)) => {
                     let fd = match request.call {
-                        Call::Attach(_) | Call::Start if !connection.fds.is_empty() => {
+                        Call::Attach(_) | Call::Start | Call::Prepare if !connection.fds.is_empty() => {
                             Some(connection.fds.remove(0))
                         }
                         _ => None,
                     };
                     let number = request.id;
-                    let answer = self.answer(id, request.call, fd).unwrap_or_else(Answer::Failed);
-                    match encode(&Reply { id: number, answer }) {
-                        Ok(frame) => self.send(id, &frame),
-                        Err(e) => eprintln!("answering: {e}"),
+                    let asker = Asker { connection: id, number };
+                    // What is asked of a machine is answered when it has answered.
+                    if let Some(answer) =
+                        self.answer(asker, request.call, fd).unwrap_or_else(|f| Some(Answer::Failed(f)))
+                    {
+                        self.reply(asker, answer);
                     }
                 }
                 Ok(None) => break,
                 Err(e) => {
-                    eprintln!("a daemon's connection: {e}");
+                    crate::complain!("a daemon's connection: {e}");
                     return self.disconnect(id);
                 }
             }
         }
+    }
+
+    pub(super) fn reply(&mut self, asker: Asker, answer: Answer) {
+        match encode(&Reply { id: asker.number, answer }) {
+            Ok(frame) => self.send(asker.connection, &frame),
+            Err(e) => {
+                let failure = Failure { kind: FailureKind::Other, message: format!("the answer is {e}") };
+                let reply = Reply { id: asker.number, answer: Answer::Failed(failure) };
+                if let Ok(frame) = encode(&reply) {
+                    self.send(asker.connection, &frame);
+                }
+            }
+        }
+    }
+
+    pub(super) fn disconnect_all(&mut self) {
+        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.disconnect(id));
     }
 
     fn disconnect(&mut self, id: u64) {
@@ -110,15 +132,36 @@ impl Shim {
         let _ = self.reactor.watch(Target::Connection(id), &connection.fd, interest);
     }
 
-    fn answer(&mut self, connection: u64, call: Call, fd: Option<OwnedFd>) -> Result<Answer, Failure> {
+    /// `None`: the answer comes later.
+    fn answer(&mut self, asker: Asker, call: Call, fd: Option<OwnedFd>) -> Result<Option<Answer>, Failure> {
+        let call = match call {
+            Call::Prepare => return self.prepare(asker, fd),
+            Call::Become { dir } => return self.become_shim_of(&dir).map(|()| Some(Answer::Done)),
+            call => call,
+        };
+        if self.config.isolation == Isolation::Hyperv {
+            return match self.ask_machine(asker, call, fd)? {
+                Asked::Later => Ok(None),
+                Asked::Now(answer) => Ok(Some(answer)),
+                Asked::Own(call, fd) => self.own_answer(asker, call, fd).map(Some),
+            };
+        }
+        self.own_answer(asker, call, fd).map(Some)
+    }
+
+    fn own_answer(&mut self, asker: Asker, call: Call, fd: Option<OwnedFd>) -> Result<Answer, Failure> {
         match call {
             Call::State => Ok(Answer::State(self.state())),
             Call::Subscribe => {
-                if let Some(c) = self.connections.get_mut(&connection) {
+                if let Some(c) = self.connections.get_mut(&asker.connection) {
                     c.subscribed = true;
                 }
                 Ok(Answer::Done)
             }
+            Call::Boot(_) | Call::Rehearse(_) | Call::Ready(_) | Call::Mount(_) | Call::Clock(_) => {
+                Err(wrong_state("that is asked of a machine"))
+            }
+            Call::Prepare | Call::Become { .. } => Err(wrong_state("that is asked of a spare")),
             Call::Start => self.start(fd).map(|pid| Answer::Started { pid }),
             Call::Attach(attach) => {
                 let fd = fd.ok_or_else(|| wrong_state("an attach request without a socket"))?;
@@ -128,18 +171,10 @@ impl Shim {
                 let task = self.exec_task(exec, capture as usize, stdin_once, note)?;
                 self.exec(task, &process, stdin, stdin_once, size).map(|pid| Answer::Started { pid })
             }
+            Call::Tool { .. } => Err(wrong_state("its files are the host's: there are no tools on them")),
             Call::Signal { exec, signal } => {
                 let task = self.task(exec.as_deref())?;
-                let pidfd = task.pidfd.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
-                process::pidfd_signal(pidfd, signal).map_err(|e| match e.raw_os_error() {
-                    Some(libc::ESRCH) => wrong_state("it has ended"),
-                    Some(libc::EINVAL) => Failure {
-                        kind: FailureKind::Invalid,
-                        message: format!("there is no signal {signal}"),
-                    },
-                    _ => other(e),
-                })?;
-                Ok(Answer::Done)
+                silo_runtime::signal(task.pidfd.as_ref(), signal).map(|()| Answer::Done)
             }
             Call::Resize { exec, rows, cols } => {
                 self.task(exec.as_deref())?.resize(rows, cols).map_err(other)?;
@@ -207,13 +242,13 @@ impl Shim {
         let result = self.run_first(&bundle, &cgroup, &config);
         if let Err(failure) = &result {
             if let Err(e) = cgroup.destroy() {
-                eprintln!("{e}");
+                crate::complain!("{e}");
             }
             if let Some(task) = self.tasks.get_mut(&FIRST) {
                 // Clients learn of it from the start request's answer.
                 task.drain(&mut self.reactor);
             }
-            eprintln!("start: {failure}");
+            crate::complain!("start: {failure}");
             self.leave_at = Some(Instant::now() + LINGER);
         }
         self.bundle = Some(bundle);
@@ -227,6 +262,9 @@ impl Shim {
         cgroup: &Cgroup,
         config: &crate::contract::ShimConfig,
     ) -> Result<i32, Failure> {
+        if let Some(pid) = self.take_prepared(bundle, cgroup, config)? {
+            return Ok(pid);
+        }
         let task = self.tasks.get_mut(&FIRST).ok_or_else(|| wrong_state("no first task"))?;
         let stdio = task
             .open_streams(config.terminal, config.stdin, config.stdin_once, config.console_size)
@@ -285,7 +323,7 @@ pub(super) fn adopt(task: &mut Task, started: Started) -> Result<i32, Failure> {
 }
 
 /// `/proc/net/dev`: name, then eight receive and eight transmit counters.
-fn interfaces(text: &str) -> Vec<(String, [u64; 8])> {
+pub(super) fn interfaces(text: &str) -> Vec<(String, [u64; 8])> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .filter_map(|(name, rest)| {

@@ -32,6 +32,10 @@ pub(super) struct Task {
     pub(super) note: String,
     /// How it ended, and until when others may still write to its streams.
     pub(super) lingers: Option<(Exit, Instant)>,
+    /// A tool on the container's files.
+    pub(super) tool: bool,
+    /// Its streams come and go over a machine's link: there are no descriptors of them here.
+    remote: bool,
     terminal: bool,
     stdin: Option<OwnedFd>,
     stdin_once: bool,
@@ -70,6 +74,8 @@ impl Task {
             ended: None,
             note: String::new(),
             lingers: None,
+            tool: false,
+            remote: false,
             terminal: false,
             stdin: None,
             stdin_once,
@@ -124,6 +130,44 @@ impl Task {
         Ok(Stdio::Pipes { stdin: input, stdout, stderr })
     }
 
+    /// Takes the streams of a process that was started for nobody yet. Those of a terminal are made anew.
+    pub(super) fn take_streams(&mut self, from: Task, terminal: bool, stdin: bool, stdin_once: bool) {
+        (self.terminal, self.stdin_once) = (terminal, stdin_once);
+        if !terminal {
+            self.stdin = from.stdin.filter(|_| stdin);
+            (self.out, self.err) = (from.out, from.err);
+        }
+    }
+
+    /// What an ended process has written that nobody has read: its beginning.
+    pub(super) fn last_words(&mut self) -> String {
+        let mut text = vec![0; 1024];
+        let read = self.err.as_ref().map_or(0, |fd| rustix::io::read(fd, &mut text[..]).unwrap_or(0));
+        String::from_utf8_lossy(&text[..read]).trim().to_owned()
+    }
+
+    /// Its streams are a machine's.
+    pub(super) fn open_remote(&mut self, terminal: bool, stdin_once: bool) {
+        self.remote = true;
+        self.terminal = terminal;
+        self.stdin_once = stdin_once;
+    }
+
+    /// Bytes typed for standard input, at most so many.
+    pub(super) fn take_typed(&mut self, most: usize) -> Vec<u8> {
+        self.typed.drain(..most.min(self.typed.len())).collect()
+    }
+
+    /// Everything typed was taken and nothing more comes; told once.
+    pub(super) fn input_ended(&mut self) -> bool {
+        self.typed.is_empty() && std::mem::take(&mut self.close_stdin)
+    }
+
+    /// Clients take more output.
+    pub(super) fn accepts(&self) -> bool {
+        !self.clients.iter().any(|c| c.waiting() > QUEUE_LIMIT)
+    }
+
     /// Takes the terminal of a started process.
     pub(super) fn set_terminal(&mut self, master: Option<OwnedFd>) -> io::Result<()> {
         let Some(master) = master else { return Ok(()) };
@@ -145,7 +189,6 @@ impl Task {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let read_ahead = std::mem::take(&mut attach.read_ahead);
         let mut client = Client::new(id, fd, attach);
-        client.flush()?;
         if client.attach.stdin {
             self.typed.extend_from_slice(&read_ahead);
         }
@@ -167,7 +210,7 @@ impl Task {
 
     /// Brings what is watched in line with the state.
     pub(super) fn rewatch(&mut self, reactor: &mut Reactor) {
-        let full = self.clients.iter().any(|c| c.waiting() > QUEUE_LIMIT);
+        let full = !self.accepts();
         for (key, fd) in [(StreamKey::Out, &self.out), (StreamKey::Err, &self.err)] {
             let Some(fd) = fd else { continue };
             let target = Target::Output(self.id, key);
@@ -238,11 +281,12 @@ impl Task {
         }
     }
 
-    fn deal(&mut self, reactor: &mut Reactor, stream: Stream, bytes: &[u8]) {
+    /// Gives a piece of output to the log and everybody attached.
+    pub(super) fn deal(&mut self, reactor: &mut Reactor, stream: Stream, bytes: &[u8]) {
         if let Some(log) = &mut self.log {
             let time = jiff::Timestamp::now().to_string();
             if let Err(e) = log.append(stream, bytes, &time) {
-                eprintln!("writing the log: {e}");
+                crate::complain!("writing the log: {e}");
             }
         }
         let room = self.capture_limit.saturating_sub(self.capture.len());
@@ -270,13 +314,13 @@ impl Task {
         if let Some(log) = &mut self.log
             && let Err(e) = log.flush()
         {
-            eprintln!("writing the log: {e}");
+            crate::complain!("writing the log: {e}");
         }
     }
 
     pub(super) fn write_stdin(&mut self, reactor: &mut Reactor) {
-        if self.pid == 0 {
-            // Kept for the start: clients attach, and may have said everything, before it.
+        if self.pid == 0 || self.remote {
+            // A machine takes it when it has room. Else kept for the start: clients attach, and may have said everything, before it.
             return;
         }
         while !self.typed.is_empty() {
@@ -364,9 +408,9 @@ impl Task {
         }
     }
 
-    /// Its output is collected for its asker.
+    /// Its asker alone hears of it.
     pub(super) fn is_probe(&self) -> bool {
-        self.capture_limit > 0
+        self.capture_limit > 0 || self.tool
     }
 
     /// Somebody may still write to its streams.
@@ -403,7 +447,7 @@ impl Task {
         if let Some(log) = &mut self.log
             && let Err(e) = log.finish(&jiff::Timestamp::now().to_string())
         {
-            eprintln!("writing the log: {e}");
+            crate::complain!("writing the log: {e}");
         }
         for client in &mut self.clients {
             client.closing = true;

@@ -54,6 +54,9 @@ pub(crate) enum HiveCommand {
         /// Where the delta hive goes; without it the difference is printed as registry text
         #[arg(long, short)]
         output: Option<PathBuf>,
+        /// Print the difference as JSON
+        #[arg(long, conflicts_with = "output")]
+        json: bool,
     },
     /// Lay delta hives, or registry text, over a hive
     Merge {
@@ -235,11 +238,12 @@ pub(crate) fn main(command: HiveCommand) -> Result<(), String> {
         HiveCommand::Export { file, prefix } => {
             print(&silo_hive::to_reg(&read(&file)?, &prefix).map_err(|e| format!("{}: {e}", file.display()))?)
         }
-        HiveCommand::Diff { old, new, output } => {
+        HiveCommand::Diff { old, new, output, json } => {
             let delta = silo_hive::diff(&read(&old)?, &read(&new)?);
             let failed = |e: silo_hive::HiveError| format!("the difference of {}: {e}", new.display());
             match output {
                 Some(path) => write(&path, &delta.to_bytes().map_err(failed)?),
+                None if json => print(&format!("{}\n", key_json(&delta.root, true))),
                 None => print(&silo_hive::to_reg(&delta, "HKEY_LOCAL_MACHINE").map_err(failed)?),
             }
         }

@@ -3,7 +3,9 @@
 pub(crate) mod base;
 pub(crate) mod client;
 pub(crate) mod hive;
+pub(crate) mod image;
 pub(crate) mod registry;
+pub(crate) mod vm;
 
 use clap::Args;
 use serde_json::Value;
@@ -57,7 +59,38 @@ pub(crate) fn info(client: &Client, output: &Output) -> Result<(), String> {
     ] {
         println!("{title:<12}{}", text(&info[name]));
     }
+    if let Some(machines) = driver_status(&info, "hyperv") {
+        println!("{:<12}{machines}", "hyperv");
+    }
+    if let Some(pool) = driver_status(&info, "pool") {
+        println!("{:<12}{pool}", "Pool");
+    }
     Ok(())
+}
+
+/// `silo pool`.
+pub(crate) fn pool(client: &Client, wait: usize, output: &Output) -> Result<(), String> {
+    let pool = client.get(&format!("/silo/pool?ready={wait}"))?;
+    let ready = pool["Ready"].as_array().map_or(&[][..], Vec::as_slice);
+    if output.json {
+        println!("{pool}");
+    } else {
+        println!("{:<14}{:<10}{:<12}KIND", "ID", "PID", "MEMORY");
+        for spare in ready {
+            let id: String = text(&spare["Id"]).chars().take(12).collect();
+            let memory = format!("{} MiB", spare["Memory"].as_u64().unwrap_or(0) >> 20);
+            println!("{id:<14}{:<10}{memory:<12}{}", text(&spare["Pid"]), text(&spare["Key"]));
+        }
+    }
+    if ready.len() < wait {
+        return Err(format!("{} of {wait} spares are ready", ready.len()));
+    }
+    Ok(())
+}
+
+/// A value of `DriverStatus`.
+pub(crate) fn driver_status<'a>(info: &'a Value, name: &str) -> Option<&'a str> {
+    info["DriverStatus"].as_array()?.iter().find(|pair| pair[0] == name)?[1].as_str()
 }
 
 /// `silo ps`.

@@ -19,6 +19,7 @@ const GROUP_LOGON: u32 = 0xc000_0000;
 const PRIVILEGE_ENABLED: u32 = 3;
 
 /// A security identifier of authority `authority`: revision, number of parts, authority, parts.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Sid {
     revision: u8,
@@ -31,12 +32,10 @@ const fn sid(authority: u8, count: u8, parts: [u32; 5]) -> Sid {
     Sid { revision: 1, count, authority: [0, 0, 0, 0, 0, authority], parts }
 }
 
-/// The one user that Wine knows, to whom `HKEY_CURRENT_USER` belongs.
-static WINES_USER: Sid = sid(5, 5, [21, 0, 0, 0, 1000]);
-/// None, Everyone, LOCAL, INTERACTIVE, Authenticated Users, BUILTIN\Users, the log-on session; the first is the primary
-/// group. BUILTIN\Administrators is not among them.
+/// None (of whatever machine this is), Everyone, LOCAL, INTERACTIVE, Authenticated Users, BUILTIN\Users, the log-on session;
+/// the first is the primary group. BUILTIN\Administrators is not among them.
 static GROUPS: [(Sid, u32); COUNT] = [
-    (sid(5, 5, [21, 0, 0, 0, 513]), GROUP),
+    (sid(5, 5, [21, 0, 0, 0, NONE]), GROUP),
     (sid(1, 1, [0; 5]), GROUP),
     (sid(2, 1, [0; 5]), GROUP),
     (sid(5, 1, [4, 0, 0, 0, 0]), GROUP),
@@ -45,6 +44,10 @@ static GROUPS: [(Sid, u32); COUNT] = [
     (sid(5, 3, [5, 0, 0, 0, 0]), GROUP | GROUP_LOGON),
 ];
 const COUNT: usize = 7;
+/// Of the SID of an account of the machine's: the part that is its own.
+const OWN_PART: usize = 4;
+/// The group None.
+const NONE: u32 = 513;
 /// SeChangeNotifyPrivilege is enabled, SeIncreaseWorkingSetPrivilege can be.
 const PRIVILEGES: [(u32, u32); 2] = [(23, PRIVILEGE_ENABLED), (33, 0)];
 
@@ -113,18 +116,22 @@ impl Account {
         if !is(&self.0, USER) {
             return Ok(None);
         }
+        let user = wines_user()?;
+        let mut none = user;
+        none.parts[OWN_PART] = NONE;
         // SAFETY: numbers and pointers, for which zero is a value.
         let mut groups: TokenGroups = unsafe { core::mem::zeroed() };
         groups.count = COUNT as u32;
         for (group, (sid, attributes)) in groups.groups.iter_mut().zip(GROUPS.iter()) {
             *group = SidAndAttributes { sid, attributes: *attributes };
         }
+        groups.groups[0].sid = &none;
         let mut privileges = TokenPrivileges { count: PRIVILEGES.len() as u32, privileges: [[0; 3]; PRIVILEGES.len()] };
         for (privilege, (number, attributes)) in privileges.privileges.iter_mut().zip(PRIVILEGES.iter()) {
             *privilege = [*number, 0, *attributes];
         }
-        let user = SidAndAttributes { sid: &WINES_USER, attributes: 0 };
-        let primary_group: *const Sid = &GROUPS[0].0;
+        let user = SidAndAttributes { sid: &user, attributes: 0 };
+        let primary_group: *const Sid = &none;
         let no_name = UnicodeString { length: 0, maximum: 0, buffer: core::ptr::null() };
         let mut attributes = attributes(&no_name, core::ptr::null_mut(), 0);
         attributes.name = core::ptr::null();
@@ -152,5 +159,31 @@ impl Account {
             return Err(status);
         }
         Ok(Some(token))
+    }
+}
+
+/// The one user that Wine knows, to whom `HKEY_CURRENT_USER` belongs: this process's.
+fn wines_user() -> Result<Sid, i32> {
+    /// A pointer to a SID, its attributes, and room for it.
+    #[repr(C)]
+    struct TokenUser {
+        user: SidAndAttributes,
+        room: [u32; 17],
+    }
+    // SAFETY: numbers and pointers, for which zero is a value; the buffer is as long as said, and the pointer leads into it.
+    unsafe {
+        let mut token = core::ptr::null_mut();
+        let mut status = NtOpenProcessToken(CURRENT_PROCESS, TOKEN_QUERY, &mut token);
+        if status < 0 {
+            return Err(status);
+        }
+        let (mut buffer, mut length): (TokenUser, u32) = (core::mem::zeroed(), 0);
+        let size = core::mem::size_of::<TokenUser>() as u32;
+        status = NtQueryInformationToken(token, TOKEN_USER, &mut buffer as *mut _ as *mut _, size, &mut length);
+        CloseHandle(token);
+        if status < 0 {
+            return Err(status);
+        }
+        Ok(*buffer.user.sid)
     }
 }

@@ -13,9 +13,12 @@ use crate::windows::*;
 const BOOTED: &str = r"\KernelObjects\__wineboot_event";
 const SHARED_DATA: &str = r"\KernelObjects\__wine_user_shared_data";
 const CONTROL: &str = r"\Registry\Machine\System\CurrentControlSet\Control";
-/// Wine has one user, with this SID.
-const USER_ENVIRONMENT: &str = r"\Registry\User\S-1-5-21-0-0-0-1000\Volatile Environment";
 const HARDWARE: &str = r"\Registry\Machine\Hardware\Description\System";
+
+const CENTRAL_PROCESSOR: &str = r"\CentralProcessor\";
+const ENVIRONMENT: &str = r"\Session Manager\Environment";
+/// Offset of `ActiveProcessorCount`.
+const PROCESSOR_COUNT: usize = 0x3c0;
 
 /// Boots, then lets the first program go.
 pub fn run() {
@@ -29,6 +32,47 @@ pub fn run() {
     start_services(event);
     // SAFETY: our handle, or a null one, which is refused.
     unsafe { SetEvent(event) };
+}
+
+/// What of the machine a program's environment shows.
+pub struct Machine {
+    computer: Text,
+    processors: u32,
+}
+
+impl Machine {
+    /// Calls `take` with each variable, without final zero.
+    pub fn variables(&self, mut take: impl FnMut(&str, &[u16])) {
+        take("COMPUTERNAME", &self.computer);
+        take("USERDOMAIN", &self.computer);
+        take("LOGONSERVER", &server(&self.computer));
+        let mut count = Text::new();
+        processor::number(&mut count, self.processors);
+        take("NUMBER_OF_PROCESSORS", &count);
+    }
+}
+
+/// Tells anew what the machine is called and how many processors it has: the guest was booted before that was known.
+pub fn refresh() -> Machine {
+    let processors = processors();
+    // SAFETY: the page has this size, the offset is its own.
+    unsafe {
+        if let Some(page) = shared_page() {
+            (page.add(PROCESSOR_COUNT) as *mut u32).write_unaligned(processors);
+            UnmapViewOfFile(page);
+        }
+    }
+    let mut path = [0u8; 96];
+    for i in processors.. {
+        match numbered(&mut path, HARDWARE, CENTRAL_PROCESSOR, i) {
+            Some(path) if Key::remove(path) => {}
+            _ => break,
+        }
+    }
+    if let Some(key) = below(CONTROL, ENVIRONMENT) {
+        set_count(&key, processors);
+    }
+    Machine { computer: names(), processors }
 }
 
 /// The event that says that the guest is up. Who runs a program from the Linux side first asks for it, and boots if
@@ -52,18 +96,10 @@ fn processors() -> u32 {
 
 /// Fills the page that every process sees at 0x7ffe0000. Offsets: WDK `KUSER_SHARED_DATA`, x64.
 unsafe fn shared_data(processors: u32) {
-    let path = wide(SHARED_DATA);
-    let path = name(&path);
-    let attributes = attributes(&path, core::ptr::null_mut(), OPEN_IF);
-    let mut section = core::ptr::null_mut();
-    if NtOpenSection(&mut section, ALL_ACCESS_SECTION, &attributes) < 0 {
-        return;
-    }
-    let page = MapViewOfFile(section, MAPPING_WRITE, 0, 0, 0x1000);
-    CloseHandle(section);
-    if page.is_null() {
-        return;
-    }
+    let page = match shared_page() {
+        Some(page) => page,
+        None => return,
+    };
     let mut version: VersionInfo = core::mem::zeroed();
     version.size = core::mem::size_of::<VersionInfo>() as u32;
     RtlGetVersion(&mut version);
@@ -90,10 +126,27 @@ unsafe fn shared_data(processors: u32) {
     const NX_OPT_IN: u8 = 2;
     page.add(0x2d5).write(NX_OPT_IN);
     put(0x2e8, basic[3]);
-    put(0x3c0, processors);
+    put(PROCESSOR_COUNT, processors);
     page.add(0x3c4).write(1);
     processor::saved_state(page.add(0x3d8));
     UnmapViewOfFile(page);
+}
+
+/// The page, to be written to.
+unsafe fn shared_page() -> Option<*mut u8> {
+    let path = wide(SHARED_DATA);
+    let path = name(&path);
+    let attributes = attributes(&path, core::ptr::null_mut(), OPEN_IF);
+    let mut section = core::ptr::null_mut();
+    if NtOpenSection(&mut section, ALL_ACCESS_SECTION, &attributes) < 0 {
+        return None;
+    }
+    let page = MapViewOfFile(section, MAPPING_WRITE, 0, 0, 0x1000);
+    CloseHandle(section);
+    if page.is_null() {
+        return None;
+    }
+    Some(page)
 }
 
 fn hardware(processors: u32) {
@@ -106,7 +159,7 @@ fn hardware(processors: u32) {
     system.set_ascii("Identifier", "AT/AT COMPATIBLE");
     for i in 0..processors {
         let mut path = [0u8; 96];
-        let path = match numbered(&mut path, HARDWARE, r"\CentralProcessor\", i) {
+        let path = match numbered(&mut path, HARDWARE, CENTRAL_PROCESSOR, i) {
             Some(path) => path,
             None => return,
         };
@@ -135,13 +188,13 @@ fn numbered<'a>(buffer: &'a mut [u8], a: &str, b: &str, i: u32) -> Option<&'a st
     core::str::from_utf8(target).ok()
 }
 
-/// The host name in the places where Windows keeps it.
-fn names() {
+/// The host name in the places where Windows keeps it; the computer's name.
+fn names() -> Text {
+    let mut host = Text::new();
     let file = match read_file(r"\\?\unix\proc\sys\kernel\hostname") {
         Some(file) => file,
-        None => return,
+        None => return host,
     };
-    let mut host = Text::new();
     for byte in file.iter().take_while(|b| **b != b'\n' && **b != b'.') {
         host.push(u16::from(*byte));
     }
@@ -163,11 +216,12 @@ fn names() {
         key.set_text("Hostname", &host);
         key.set_text("NV Hostname", &host);
     }
+    computer
 }
 
 /// Who the session is, as Windows leaves it for everything that builds an environment.
 fn user(computer: &Text) {
-    let key = match Key::create(USER_ENVIRONMENT) {
+    let key = match Key::of_user("Volatile Environment") {
         Some(key) => key,
         None => return,
     };
@@ -175,10 +229,20 @@ fn user(computer: &Text) {
     // Among them TEMP, not in the user's own environment: Wine expands that before it knows the profile.
     Account::own().variables(|name, value| key.set_text(name, value));
     key.set_text("USERDOMAIN", computer);
+    key.set_text("LOGONSERVER", &server(computer));
+}
+
+fn server(computer: &Text) -> Text {
     let mut server = Text::new();
     append(&mut server, r"\\");
     server.extend(computer);
-    key.set_text("LOGONSERVER", &server);
+    server
+}
+
+fn set_count(key: &Key, processors: u32) {
+    let mut count = Text::new();
+    processor::number(&mut count, processors);
+    key.set_text("NUMBER_OF_PROCESSORS", &count);
 }
 
 fn below(root: &str, path: &str) -> Option<Key> {
@@ -191,13 +255,11 @@ fn below(root: &str, path: &str) -> Option<Key> {
 
 /// The part of the environment that the machine decides.
 fn environment(processors: u32) {
-    let key = match below(CONTROL, r"\Session Manager\Environment") {
+    let key = match below(CONTROL, ENVIRONMENT) {
         Some(key) => key,
         None => return,
     };
-    let mut count = Text::new();
-    processor::number(&mut count, processors);
-    key.set_text("NUMBER_OF_PROCESSORS", &count);
+    set_count(&key, processors);
     key.set_ascii("PROCESSOR_ARCHITECTURE", "AMD64");
     let mut identifier = Text::new();
     identifier.extend(&processor::identifier());

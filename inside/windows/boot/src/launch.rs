@@ -2,14 +2,16 @@
 //! console events on the way.
 //!
 //! init cannot do this from the Linux side: a Linux exit status has 8 bits, Wine quotes command lines anew, and
-//! console events are a Windows matter. The request is the file `/run/silo/<n>.request`: UTF-16, the command line,
-//! then `NAME=value` texts, each ended by a zero, and one more zero. The answer is `/run/silo/<n>.exit`: 4 bytes,
+//! console events are a Windows matter. The request is the file `/run/silo/<n>.request`: UTF-16, options (`f`: the first
+//! program of a guest that was booted for nobody yet; `n`: no input), the working directory (empty: this process's), the
+//! command line, then `NAME=value` texts, each ended by a zero, and one more zero. The answer is `/run/silo/<n>.exit`: 4 bytes,
 //! little-endian. The request's file goes when it has been read: from then on events are listened to. An event is
 //! `/run/silo/<n>.event` (one digit), the terminal's new size `/run/silo/<n>.size` (columns, space, rows), followed by
-//! SIGINT, which arrives here as Ctrl-C.
+//! SIGINT, which arrives here as Ctrl-C. Who was started before there is a request says so by a file
+//! `/run/silo/<n>.waiting`, and is told of the request by SIGINT too.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::account::Account;
 use crate::streams::Streams;
@@ -34,11 +36,40 @@ static PROGRAM: AtomicU32 = AtomicU32::new(0);
 /// The request's number, for the event handler.
 static REQUEST: AtomicU32 = AtomicU32::new(0);
 
+/// The event that a request is there, of who waits for one.
+static REQUESTED: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
+
 /// Runs request `number`; returns the program's exit code.
 pub fn run(number: u32) -> u32 {
+    listen(number);
+    run_request(number)
+}
+
+/// As [`run`], of a request that is still to come.
+pub fn wait_and_run(number: u32) -> u32 {
+    let no_name = UnicodeString { length: 0, maximum: 0, buffer: core::ptr::null() };
+    let mut attributes = crate::registry::attributes(&no_name, core::ptr::null_mut(), 0);
+    attributes.name = core::ptr::null();
+    let mut event = core::ptr::null_mut();
+    // SAFETY: all structures outlive the call.
+    unsafe { NtCreateEvent(&mut event, ALL_ACCESS_EVENT, &attributes, 0, 0) };
+    REQUESTED.store(event, Ordering::SeqCst);
+    listen(number);
+    if !write_file(&path(number, "waiting"), &[]) {
+        return NOT_RUNNABLE;
+    }
+    // SAFETY: our handle.
+    unsafe { WaitForSingleObject(event, INFINITE) };
+    run_request(number)
+}
+
+fn listen(number: u32) {
     REQUEST.store(number, Ordering::SeqCst);
     // SAFETY: the handler is a plain function that lives as long as the program.
     unsafe { SetConsoleCtrlHandler(on_event, 1) };
+}
+
+fn run_request(number: u32) -> u32 {
     let code = match take_file(&path(number, "request")) {
         Some(request) => program(&request),
         None => NOT_RUNNABLE,
@@ -55,11 +86,17 @@ fn program(request: &[u8]) -> u32 {
         units.push(u16::from_le_bytes([pair[0], pair[1]]));
     }
     let mut parts = units.split(|unit| *unit == 0);
+    let options = parts.next().unwrap_or(&[]);
+    let is_set = |letter: u8| options.contains(&u16::from(letter));
+    let mut directory = Text::new();
+    directory.extend(parts.next().unwrap_or(&[]));
+    directory.push(0);
     let mut line = Text::new();
     line.extend(parts.next().unwrap_or(&[]));
     line.push(0);
     let account = Account::own();
-    let environment = environment(&account, parts);
+    let machine = if is_set(b'f') { Some(crate::boot::refresh()) } else { None };
+    let environment = environment(&account, machine, parts);
     let token = match account.token() {
         Ok(token) => token,
         // Not with more rights than it should have.
@@ -79,7 +116,11 @@ fn program(request: &[u8]) -> u32 {
             unsafe { SetEnvironmentVariableW(wide("PATH").as_ptr(), value.as_ptr()) };
         }
     }
-    let streams = Streams::open();
+    if directory.len() > 1 {
+        // SAFETY: the text is terminated. One that is not there shows when the program does not start there.
+        unsafe { SetCurrentDirectoryW(directory.as_ptr()) };
+    }
+    let streams = Streams::open(!is_set(b'n'));
     match start(token, core::ptr::null(), &mut line, &environment, &streams) {
         Ok(process) => return wait(process, streams),
         Err(ERROR_FILE_NOT_FOUND) | Err(ERROR_PATH_NOT_FOUND) => {}
@@ -175,15 +216,23 @@ fn wait(process: Handle, streams: Streams) -> u32 {
 }
 
 /// The environment block: this process's (the registry's, as Wine made it) under the account's (the guest may have been
-/// booted for another) under the request's, sorted.
-fn environment<'a>(account: &Account, parts: impl Iterator<Item = &'a [u16]>) -> Text {
+/// booted for another) and the machine's, if that has become another, under the request's, sorted.
+fn environment<'a>(
+    account: &Account,
+    machine: Option<crate::boot::Machine>,
+    parts: impl Iterator<Item = &'a [u16]>,
+) -> Text {
     let mut profile = Text::new();
-    account.variables(|name, value| {
+    let mut put = |name: &str, value: &[u16]| {
         append(&mut profile, name);
         append(&mut profile, "=");
         profile.extend(value);
         profile.push(0);
-    });
+    };
+    account.variables(&mut put);
+    if let Some(machine) = machine {
+        machine.variables(&mut put);
+    }
     let mut entries: Buffer<&[u16]> = Buffer::new();
     let mut requested: Buffer<&[u16]> = Buffer::new();
     for part in parts.filter(|part| !part.is_empty()) {
@@ -328,6 +377,11 @@ extern "system" fn on_event(event: u32) -> i32 {
             crate::console::resize(columns, rows);
         }
     }
+    let requested = REQUESTED.load(Ordering::SeqCst);
+    if PROGRAM.load(Ordering::SeqCst) == 0 && !requested.is_null() && exists(&path(number, "request")) {
+        // SAFETY: our handle, which is never closed.
+        unsafe { SetEvent(requested) };
+    }
     let asked = take_file(&path(number, "event")).and_then(|content| Some(u32::from(content.first()?.wrapping_sub(b'0'))));
     let program = PROGRAM.load(Ordering::SeqCst);
     match asked {
@@ -336,6 +390,11 @@ extern "system" fn on_event(event: u32) -> i32 {
         _ => drop(event),
     }
     1
+}
+
+fn exists(path: &str) -> bool {
+    // SAFETY: the name is terminated.
+    unsafe { GetFileAttributesW(wide(path).as_ptr()) != INVALID_ATTRIBUTES }
 }
 
 /// Reads a file of init's and removes it: what is said once is heard once.

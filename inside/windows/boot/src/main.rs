@@ -1,4 +1,5 @@
-//! Stands in for Wine's `wineboot.exe`: `--init` boots a guest, `--run <n>` runs a program for init.
+//! Stands in for Wine's `wineboot.exe`: `--init` boots a guest, `--run <n>` runs a program for init, `--wait <n>` as soon as
+//! it is told which.
 //!
 //! Without Rust's standard library and the C runtime, because both runs are on the way to a container's first
 //! instruction and each library costs time there.
@@ -30,15 +31,17 @@ pub extern "system" fn entry() -> ! {
             boot::run();
             0
         }
-        Some(word) if text::is(word, "--run") => {
-            let digits = words.next().unwrap_or(&[]);
-            launch::run(digits.iter().fold(0, |n, d| n * 10 + u32::from(d.wrapping_sub(u16::from(b'0')))))
-        }
+        Some(word) if text::is(word, "--run") => launch::run(number(words.next())),
+        Some(word) if text::is(word, "--wait") => launch::wait_and_run(number(words.next())),
         // Programs that ask for a restart or an end of session get neither in a container.
         _ => 1,
     };
     // SAFETY: ends the process.
     unsafe { ExitProcess(code) }
+}
+
+fn number(digits: Option<&[u16]>) -> u32 {
+    digits.unwrap_or(&[]).iter().fold(0, |n, d| n * 10 + u32::from(d.wrapping_sub(u16::from(b'0'))))
 }
 
 #[panic_handler]

@@ -39,6 +39,26 @@ impl Key {
         }
     }
 
+    /// Opens or makes a key below `HKEY_CURRENT_USER`.
+    pub fn of_user(path: &str) -> Option<Key> {
+        let mut user = core::ptr::null_mut();
+        // SAFETY: the handle outlives the call.
+        if unsafe { RtlOpenCurrentUser(ALL_ACCESS_KEY, &mut user) } < 0 {
+            return None;
+        }
+        Key(user).create_below(path)
+    }
+
+    /// Removes a key without others below it by its native path; whether it was there.
+    pub fn remove(path: &str) -> bool {
+        let path = wide(path);
+        let path = name(&path);
+        let attributes = attributes(&path, core::ptr::null_mut(), CASE_INSENSITIVE);
+        let mut key = core::ptr::null_mut();
+        // SAFETY: all structures outlive the calls.
+        unsafe { NtOpenKey(&mut key, ALL_ACCESS_KEY, &attributes) >= 0 && NtDeleteKey(Key(key).0) >= 0 }
+    }
+
     fn create_below(self, path: &str) -> Option<Key> {
         let mut key = self;
         for part in path.split('\\') {

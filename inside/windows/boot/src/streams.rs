@@ -7,6 +7,7 @@
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use crate::text::wide;
 use crate::windows::*;
 
 const TYPE_PIPE: u32 = 3;
@@ -41,14 +42,21 @@ pub struct Streams {
 pub struct Relayed([*mut Relay; 3]);
 
 impl Streams {
-    /// Makes a pipe for each stream that is one.
-    pub fn open() -> Streams {
+    /// Makes a pipe for each stream that is one; without `input`, standard input is the null device.
+    pub fn open(input: bool) -> Streams {
         let mut streams = Streams { programs: [null_mut(); 3], made: [false; 3], relays: [null_mut(); 3] };
         for (i, which) in [STD_INPUT, STD_OUTPUT, STD_ERROR].iter().enumerate() {
             // SAFETY: handles of this process.
             unsafe {
                 let own = GetStdHandle(*which);
                 streams.programs[i] = own;
+                if i == 0 && !input && GetFileType(own) == TYPE_PIPE {
+                    let null = CreateFileW(wide("NUL").as_ptr(), GENERIC_READ, SHARE_ALL, null(), OPEN_EXISTING, 0, null_mut());
+                    SetHandleInformation(own, INHERIT, 0);
+                    SetHandleInformation(null, INHERIT, INHERIT);
+                    streams.programs[i] = null;
+                    continue;
+                }
                 if GetFileType(own) != TYPE_PIPE {
                     continue;
                 }

@@ -31,9 +31,13 @@ pub const ALL_ACCESS_EVENT: u32 = 0x001f_0003;
 pub const ALL_ACCESS_KEY: u32 = 0x000f_003f;
 pub const ALL_ACCESS_PROCESS: u32 = 0x001f_ffff;
 pub const OPTION_VOLATILE: u32 = 1;
+pub const TOKEN_QUERY: u32 = 8;
+/// `TokenUser`.
+pub const TOKEN_USER: u32 = 1;
 pub const SAME_ACCESS: u32 = 2;
 pub const CASE_INSENSITIVE: u32 = 0x40;
 pub const OPEN_IF: u32 = 0x80;
+pub const INVALID_ATTRIBUTES: u32 = u32::MAX;
 pub const REG_SZ: u32 = 1;
 pub const REG_DWORD: u32 = 4;
 
@@ -122,6 +126,7 @@ extern "system" {
     pub fn GetEnvironmentStringsW() -> *mut u16;
     pub fn GetEnvironmentVariableW(name: *const u16, buffer: *mut u16, size: u32) -> u32;
     pub fn GetExitCodeProcess(process: Handle, code: *mut u32) -> i32;
+    pub fn GetFileAttributesW(name: *const u16) -> u32;
     pub fn GetFileType(file: Handle) -> u32;
     pub fn GetLastError() -> u32;
     pub fn GetModuleHandleW(name: *const u16) -> Handle;
@@ -140,6 +145,7 @@ extern "system" {
     pub fn SetConsoleScreenBufferInfoEx(screen: Handle, info: *const ScreenBufferInfo) -> i32;
     pub fn SetConsoleWindowInfo(screen: Handle, absolute: i32, window: *const [i16; 4]) -> i32;
     pub fn SetConsoleCtrlHandler(handler: extern "system" fn(u32) -> i32, add: i32) -> i32;
+    pub fn SetCurrentDirectoryW(path: *const u16) -> i32;
     pub fn SetEnvironmentVariableW(name: *const u16, value: *const u16) -> i32;
     pub fn SetHandleInformation(object: Handle, mask: u32, flags: u32) -> i32;
     pub fn SetEvent(event: Handle) -> i32;
@@ -154,9 +160,14 @@ extern "system" {
     pub fn NtCreateEvent(event: *mut Handle, access: u32, attributes: *const ObjectAttributes, kind: u32, state: u8) -> i32;
     pub fn NtCreateToken(token: *mut Handle, access: u32, attributes: *const ObjectAttributes, kind: u32, id: *const u32, expires: *const i64, user: *const c_void, groups: *const c_void, privileges: *const c_void, owner: *const c_void, primary_group: *const c_void, access_list: *const c_void, source: *const c_void) -> i32;
     pub fn NtCreateKey(key: *mut Handle, access: u32, attributes: *const ObjectAttributes, title: u32, class: *const UnicodeString, options: u32, disposition: *mut u32) -> i32;
+    pub fn NtDeleteKey(key: Handle) -> i32;
+    pub fn NtOpenKey(key: *mut Handle, access: u32, attributes: *const ObjectAttributes) -> i32;
+    pub fn NtOpenProcessToken(process: Handle, access: u32, token: *mut Handle) -> i32;
     pub fn NtOpenSection(section: *mut Handle, access: u32, attributes: *const ObjectAttributes) -> i32;
+    pub fn NtQueryInformationToken(token: Handle, class: u32, buffer: *mut c_void, size: u32, length: *mut u32) -> i32;
     pub fn NtQuerySystemInformation(class: u32, buffer: *mut c_void, size: u32, length: *mut u32) -> i32;
     pub fn NtSetValueKey(key: Handle, name: *const UnicodeString, title: u32, kind: u32, data: *const u8, size: u32) -> i32;
+    pub fn RtlOpenCurrentUser(access: u32, key: *mut Handle) -> i32;
     pub fn RtlGetVersion(version: *mut VersionInfo) -> i32;
 }
 

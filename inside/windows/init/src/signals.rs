@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 const HANDLED: [i32; 9] = [
@@ -95,6 +96,45 @@ impl Signals {
                     error if error.raw_os_error() == Some(libc::EAGAIN) => return Ok(Woken::Deadline),
                     error => return Err(error),
                 },
+            }
+        }
+    }
+}
+
+/// What [`Signals::wait_or_readable`] saw first.
+pub(crate) enum Seen {
+    /// Something to read, or the end of it.
+    Readable,
+    /// A signal.
+    Woken(Woken),
+}
+
+impl Signals {
+    /// Waits for a signal, or until there is something to read from `fd`.
+    pub(crate) fn wait_or_readable(&self, fd: BorrowedFd<'_>) -> io::Result<Seen> {
+        // SAFETY: the set is initialised; the descriptor is new and ours.
+        let signals = unsafe {
+            let signals = libc::signalfd(-1, &self.handled.0, libc::SFD_CLOEXEC);
+            if signals < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(signals)
+        };
+        let of = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        loop {
+            let mut polled = [of(signals.as_raw_fd()), of(fd.as_raw_fd())];
+            // SAFETY: the structures outlive the call.
+            if unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) } < 0 {
+                match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => continue,
+                    error => return Err(error),
+                }
+            }
+            if polled[0].revents != 0 {
+                return self.wait(None).map(Seen::Woken);
+            }
+            if polled[1].revents != 0 {
+                return Ok(Seen::Readable);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 const VARIABLE: &str = "SILO_STATUS_FD";
 
@@ -12,12 +12,7 @@ pub(crate) struct Reporter(Option<File>);
 impl Reporter {
     /// Takes the descriptor named in the environment and closes it for every program started from here.
     pub(crate) fn from_environment() -> Reporter {
-        let number =
-            std::env::var(VARIABLE).ok().and_then(|text| text.parse::<i32>().ok()).filter(|n| *n > 2);
-        Reporter(number.filter(|fd| close_on_exec(*fd)).map(|fd| {
-            // SAFETY: open (just checked), left to us by contract, owned by nobody else in this process.
-            unsafe { File::from_raw_fd(fd) }
-        }))
+        Reporter(inherited(VARIABLE).map(File::from))
     }
 
     /// Writes the code. A supervisor that is gone has no use for it.
@@ -26,6 +21,13 @@ impl Reporter {
             let _ = file.write_all(&code.to_le_bytes());
         }
     }
+}
+
+/// The open descriptor that a variable names, closed for every program started from here.
+pub(crate) fn inherited(variable: &str) -> Option<OwnedFd> {
+    let number = std::env::var(variable).ok().and_then(|text| text.parse::<i32>().ok()).filter(|n| *n > 2);
+    // SAFETY: open (just checked), left to us by contract, owned by nobody else in this process.
+    number.filter(|fd| close_on_exec(*fd)).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn close_on_exec(fd: i32) -> bool {

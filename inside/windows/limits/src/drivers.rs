@@ -4,13 +4,13 @@
 //! A guest's programs start while Wine's service manager still starts the drivers (volumes, network). A program that
 //! opens one too early would be told that there is none; on Windows it could not have run yet. Wine's programs open
 //! devices by a request to Wine's server, a `writev` whose data is the device's name: here that call is held back. The
-//! driver host itself is recognised by its program name; its second request after it has linked the last device's name
-//! shows that the link stands, and then a file tells everybody. The service manager is a pipe by name; services
+//! driver host itself is recognised by its program name; the next request of the thread that has linked the last device's
+//! name shows that the link stands, and then a file tells everybody. The service manager is a pipe by name; services
 //! themselves pass, by a variable that the service manager gives what it starts, and `inside/windows/cexecsvc` tells
 //! everybody else when it runs.
 
 use core::ffi::{c_char, c_int, c_void};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicIsize, AtomicU8, Ordering};
 
 use crate::system;
 
@@ -22,6 +22,7 @@ const POLL: usize = 7;
 const WRITEV: usize = 20;
 const ACCESS: usize = 21;
 const EXECVE: usize = 59;
+const GETTID: usize = 186;
 const INOTIFY_WATCH: usize = 254;
 const INOTIFY: usize = 294;
 const CLOSE_ON_EXEC: usize = 0o2000000;
@@ -37,6 +38,8 @@ const SERVICES_READY: &core::ffi::CStr = c"/run/silo/services";
 /// Ends of device names, compared without case.
 const VOLUMES: &[u8] = b"\\mountpointmanager";
 const NETWORK: &[u8] = b"\\nsi";
+/// What programs open of it; the device itself is made a moment before.
+const NETWORK_LINK: &[u8] = b"\\??\\nsi";
 /// The service manager's pipe, its program, and the variable that what it starts has.
 const MANAGER: &[u8] = b"\\svcctl";
 const MANAGER_PROGRAM: &[u8] = b"services.exe";
@@ -64,8 +67,9 @@ const UNKNOWN: u8 = 0;
 const FREE: u8 = 1;
 /// This is the driver host.
 const HOSTING: u8 = 2;
-/// It has asked for the last device's link.
+/// A thread of it, [`LINKER`], has asked for the last device's link.
 const LINKED: u8 = 3;
+static LINKER: AtomicIsize = AtomicIsize::new(0);
 
 /// Whether opens of the service manager's pipe need not be looked at (any more): 1.
 static SERVICES: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -76,7 +80,7 @@ static SERVICES: AtomicU8 = AtomicU8::new(UNKNOWN);
 /// As writev(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn writev(fd: c_int, parts: *const Part, count: c_int) -> isize {
-    let state = STATE.load(Ordering::Relaxed);
+    let state = STATE.load(Ordering::Acquire);
     let services = SERVICES.load(Ordering::Relaxed);
     if (state != FREE || services != FREE) && !parts.is_null() {
         // SAFETY: the caller's parts, as the kernel would read them.
@@ -100,7 +104,7 @@ pub unsafe extern "C" fn writev(fd: c_int, parts: *const Part, count: c_int) -> 
 /// As write(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(fd: c_int, start: *const c_void, length: usize) -> isize {
-    if STATE.load(Ordering::Relaxed) == LINKED {
+    if STATE.load(Ordering::Acquire) == LINKED {
         tell();
     }
     // SAFETY: the caller's buffer.
@@ -123,6 +127,7 @@ unsafe fn consider(state: u8, parts: &[Part]) {
     }
     let mut volumes = false;
     let mut network = false;
+    let mut linked = false;
     for part in parts.iter().skip(1) {
         if part.start.is_null() || part.length > 1024 {
             continue;
@@ -131,13 +136,17 @@ unsafe fn consider(state: u8, parts: &[Part]) {
         let bytes = unsafe { core::slice::from_raw_parts(part.start, part.length) };
         volumes |= names(bytes, VOLUMES);
         network |= names(bytes, NETWORK);
+        linked |= names(bytes, NETWORK_LINK);
     }
     if !(volumes || network) {
         return;
     }
     let state = if state == UNKNOWN { role() } else { state };
     match state {
-        HOSTING if network => STATE.store(LINKED, Ordering::Relaxed),
+        HOSTING if linked => {
+            LINKER.store(thread(), Ordering::Relaxed);
+            STATE.store(LINKED, Ordering::Release);
+        }
         HOSTING => STATE.store(HOSTING, Ordering::Relaxed),
         FREE => STATE.store(FREE, Ordering::Relaxed),
         _ => {
@@ -218,8 +227,17 @@ fn command_line_holds(names: &[&[u8]]) -> bool {
     names.iter().any(|name| line[..length].windows(name.len()).any(|window| window == *name))
 }
 
-/// The drivers are there.
+fn thread() -> isize {
+    // SAFETY: it has no arguments.
+    unsafe { system::call(GETTID, [0; 4]) }
+}
+
+/// The drivers are there, if this is the thread that asked for the last link: what it asks for next, it asks after the
+/// answer.
 fn tell() {
+    if LINKER.load(Ordering::Relaxed) != thread() {
+        return;
+    }
     STATE.store(FREE, Ordering::Relaxed);
     // SAFETY: the path is terminated.
     unsafe {

@@ -71,8 +71,10 @@ extern "system" {
     pub fn QueryServiceConfigW(service: Handle, config: *mut u8, size: u32, needed: *mut u32) -> i32;
     pub fn QueryServiceStatusEx(service: Handle, level: u32, status: *mut ServiceStatus, size: u32, needed: *mut u32) -> i32;
     pub fn RegCloseKey(key: Handle) -> i32;
+    pub fn RegCreateKeyExW(root: Handle, path: *const u16, reserved: u32, class: *const u16, options: u32, access: u32, security: *const c_void, key: *mut Handle, disposition: *mut u32) -> i32;
     pub fn RegOpenKeyExW(root: Handle, path: *const u16, options: u32, access: u32, key: *mut Handle) -> i32;
     pub fn RegQueryValueExW(key: Handle, name: *const u16, reserved: *mut u32, kind: *mut u32, data: *mut u8, size: *mut u32) -> i32;
+    pub fn RegSetValueExW(key: Handle, name: *const u16, reserved: u32, kind: u32, data: *const u8, size: u32) -> i32;
     pub fn StartServiceW(service: Handle, count: u32, arguments: *const *const u16) -> i32;
 }
 

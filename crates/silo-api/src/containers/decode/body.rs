@@ -150,6 +150,7 @@ pub(crate) struct HostConfig {
     pub(super) shm_size: i64,
     pub(super) sysctls: BTreeMap<String, String>,
     pub(super) isolation: String,
+    pub(super) storage_opt: BTreeMap<String, String>,
     pub(crate) cpu_shares: i64,
     pub(crate) memory: i64,
     pub(crate) nano_cpus: i64,

@@ -11,6 +11,36 @@ fn positive(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
+/// `--storage-opt size=`, in bytes: a number with a unit of 1024 (`20G`, `512m`), as dockerd reads it.
+pub(super) fn storage_size(options: &std::collections::BTreeMap<String, String>) -> Answer<u64> {
+    let mut size = 0;
+    for (name, value) in options {
+        if !name.eq_ignore_ascii_case("size") {
+            return Err(ApiError::bad(format!("unknown option: StorageOpt {name:?}, there is size only")));
+        }
+        let text = value.trim().to_ascii_lowercase();
+        let text = text.strip_suffix("ib").or_else(|| text.strip_suffix('b')).unwrap_or(&text);
+        let (number, shift) = match text.as_bytes().last() {
+            Some(b'k') => (&text[..text.len() - 1], 10),
+            Some(b'm') => (&text[..text.len() - 1], 20),
+            Some(b'g') => (&text[..text.len() - 1], 30),
+            Some(b't') => (&text[..text.len() - 1], 40),
+            _ => (text, 0),
+        };
+        let bytes = number
+            .trim()
+            .parse::<f64>()
+            .ok()
+            .filter(|n| *n > 0.0)
+            .map(|n| n * f64::from(1u32 << (shift / 2)) * f64::from(1u32 << (shift / 2)));
+        size = bytes
+            .filter(|n| *n <= 1e15)
+            .ok_or_else(|| ApiError::bad(format!("invalid size: StorageOpt size {value:?}")))?
+            as u64;
+    }
+    Ok(size)
+}
+
 /// dockerd's checks of limits, in its words.
 pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
     const LEAST: i64 = 6 << 20;

@@ -52,12 +52,9 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
     }
     let isolation = match host.isolation.as_str() {
         "" | "default" => None,
-        "process" => Some(Isolation::Process),
-        other => {
-            return Err(ApiError::bad(format!(
-                "invalid isolation {other:?}: this version of silo has \"process\" only"
-            )));
-        }
+        other => Some(Isolation::parse(other).ok_or_else(|| {
+            ApiError::bad(format!("invalid isolation {other:?}: there are \"process\" and \"hyperv\""))
+        })?),
     };
     let network =
         if body.network_disabled { NetworkMode::None } else { network::network_mode(&host.network_mode)? };
@@ -86,6 +83,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         network,
         endpoint,
         isolation,
+        storage_size: limits::storage_size(&host.storage_opt)?,
         restart,
         log: policy::log_config(&host.log_config)?,
         ports: network::ports(&host)?,
@@ -97,6 +95,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         uts_mode: host.uts_mode,
         cgroupns_mode: host.cgroupns_mode,
         auto_remove: host.auto_remove,
+        of_build: false,
         init: host.init,
         publish_all_ports: host.publish_all_ports,
         dns: host.dns,

@@ -22,7 +22,6 @@ const UNHONOURED: &[&str] = &[
     "IOMaximumIOps",
     "KernelMemory",
     "KernelMemoryTCP",
-    "StorageOpt",
     "UsernsMode",
 ];
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use silo_engine::guest::Seccomp;
 use silo_engine::{ContainerSpec, MountSource, NetworkMode, RestartPolicy};
 
-use super::create;
+use super::{Isolation, create};
 
 fn check(host: Value, expected: Result<&dyn Fn(&ContainerSpec) -> bool, &str>) {
     let got = create(json!({"Image": "x", "HostConfig": host.clone()}));
@@ -30,7 +30,10 @@ fn host_config() {
         Ok(&|s| s.restart == RestartPolicy::OnFailure { max_retries: 3 }),
     );
     check(json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}), Err("AutoRemove"));
-    check(json!({"Isolation": "hyperv"}), Err("hyperv"));
+    check(json!({"Isolation": "moon"}), Err("moon"));
+    check(json!({"Isolation": "HyperV"}), Ok(&|s| s.isolation == Some(Isolation::Hyperv)));
+    check(json!({"StorageOpt": {"size": "2g"}}), Ok(&|s| s.storage_size == 2 << 30));
+    check(json!({"StorageOpt": {"size": "lots"}}), Err("lots"));
     check(json!({"memory": 7 << 20}), Ok(&|s| s.limits.memory == 7 << 20));
     check(json!({"NetworkMode": "mine"}), Ok(&|s| s.network == NetworkMode::Named("mine".into())));
     check(json!({"LogConfig": {"Type": "syslog"}}), Err("no log driver named 'syslog'"));

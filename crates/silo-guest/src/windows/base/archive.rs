@@ -11,9 +11,15 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::build::BuiltBase;
+use super::build::{BaseOptions, BuiltBase, build};
+use super::family::Family;
 use super::identity;
+use super::packages::PackageSource;
+use crate::contract::GuestError;
+use crate::inside;
 
+/// A base's top directory of the Linux side, in Linux' form.
+pub(in crate::windows) const HOST: &str = "Host";
 /// zstd level: near the smallest that this content gets, at a tenth of the time of the highest.
 const LEVEL: i32 = 15;
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
@@ -31,6 +37,34 @@ pub struct ArchiveError {
 fn at(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ArchiveError {
     let doing = doing.into();
     move |source| ArchiveError { doing, source }
+}
+
+/// See [`crate::Guest::build_base`].
+pub(in crate::windows) fn build_archive(
+    family: &str,
+    packages: Option<&Path>,
+    work: &Path,
+    progress: &mut dyn FnMut(&str),
+    to: &mut dyn Write,
+) -> Result<(), GuestError> {
+    let family = Family::parse(family).ok_or_else(|| {
+        GuestError::Invalid(format!("base {family:?}: there are nanoserver and servercore"))
+    })?;
+    let inside = inside::program("silo-init").and_then(|p| p.parent().map(Path::to_owned)).ok_or_else(|| {
+        GuestError::NotFound(
+            "the programs that run inside Windows containers are not installed beside silo (cargo xtask install)"
+                .to_owned(),
+        )
+    })?;
+    let packages =
+        packages.map_or(PackageSource::HostsMirror, |path| PackageSource::Directory(path.to_owned()));
+    let failed = |e: &dyn std::error::Error| GuestError::Io {
+        doing: format!("building the base {}", family.as_str()),
+        source: io::Error::other(e.to_string()),
+    };
+    let options = BaseOptions { family, packages, inside, work: work.to_owned() };
+    let built = build(&options, progress).map_err(|e| failed(&e))?;
+    built.write_archive(to).map_err(|e| failed(&e))
 }
 
 impl BuiltBase {
@@ -155,7 +189,7 @@ fn header(kind: tar::EntryType, size: u64, mode: u32, date: u64) -> tar::Header 
 fn write_tree(tree: &Path, date: u64, out: &mut dyn Write) -> Result<(), ArchiveError> {
     let time = rustix::fs::Timespec { tv_sec: date as i64, tv_nsec: 0 };
     stamp(tree, &rustix::fs::Timestamps { last_access: time, last_modification: time })?;
-    silo_layer::pack_windows_tree(tree, &[], &[super::HOST], out)
+    silo_layer::pack_windows_tree(tree, &[], &[HOST], out)
         .map_err(|e| at("packing the base")(io::Error::other(e)))
 }
 

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use silo_hive::Hive;
 
-use super::packages::{self, PackageError};
+use super::family::Family;
+use super::packages::{self, PackageError, PackageSource};
 use super::registry::Registry;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
-use super::{BaseOptions, Family, identity, prune, setup, stack, user_name, wine};
+use super::{identity, own_files, prune, setup, sources, stack, user_name, wine};
 use crate::windows::registry::hives::{Hives, PLACES, Place, of_user};
 use crate::windows::registry::{RegistryError, text};
 
@@ -23,6 +24,7 @@ const INSIDE: &[(&str, &str)] = &[
     ("silo-boot.exe", "Files/Windows/System32/wineboot.exe"),
     ("CExecSvc.exe", "Files/Windows/System32/CExecSvc.exe"),
     ("sc.exe", "Files/Windows/System32/sc.exe"),
+    ("setx.exe", "Files/Windows/System32/setx.exe"),
     ("systeminfo.exe", "Files/Windows/System32/systeminfo.exe"),
 ];
 const WINE: &str = "usr/lib/x86_64-linux-gnu/wine";
@@ -56,6 +58,19 @@ const WINDOWS_DIRECTORIES: &[&str] = &[
     "Windows/System32/config/systemprofile",
     "Windows/System32/drivers/etc",
 ];
+
+/// What to build, from what, where.
+#[derive(Debug, Clone)]
+pub struct BaseOptions {
+    /// Which base.
+    pub family: Family,
+    /// Where the packages come from.
+    pub packages: PackageSource,
+    /// Directory with the built programs of `inside/windows`: as `INSIDE` in `build.rs` lists them.
+    pub inside: PathBuf,
+    /// Directory for downloads and the tree; fetched packages stay in it, the tree is made anew.
+    pub work: PathBuf,
+}
 
 /// A built base on disk.
 #[derive(Debug)]
@@ -127,10 +142,9 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
     if unpacked.date == 0 {
         return Err(BaseError::NoWine("usr/lib/wine/wine64"));
     }
-    let sources = packages::sources(&options.packages, &version, &options.work)?;
+    let sources = sources::find(&options.packages, &version, &options.work)?;
     if let Some(sources) = &sources {
-        progress("compiling Wine's server and ntdll");
-        let built = wine::build(sources, &options.work)?;
+        let built = wine::build(sources, &options.work, progress)?;
         unpacked.replace(&built).map_err(at("taking", &built.server))?;
     } else {
         progress(
@@ -200,6 +214,11 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         fs::set_permissions(&to, fs::Permissions::from_mode(mode))
             .map_err(at("changing the mode of", &to))?;
     }
+    let inside: Vec<&str> = INSIDE.iter().filter_map(|(_, place)| place.strip_prefix("Files/")).collect();
+    let list = own_files::list(&files, &inside).map_err(at("looking through", &files))?;
+    let to = tree.join(own_files::PLACE);
+    fs::create_dir_all(to.parent().unwrap_or(&tree)).map_err(at("creating", &to))?;
+    fs::write(&to, list).map_err(at("writing", &to))?;
     write_registry(&work.join("prefix"), &tree, family, unpacked.date)?;
     for scratch in ["packages", "prefix"] {
         remove_tree(&work.join(scratch))?;

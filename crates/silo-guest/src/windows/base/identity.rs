@@ -1,6 +1,6 @@
 //! What makes the registry that Wine set up the registry of Windows Server 2022.
 
-use super::Family;
+use super::family::Family;
 use super::registry::Registry;
 
 /// `CurrentBuildNumber`.
@@ -9,7 +9,7 @@ const BUILD: u32 = 20348;
 const REVISION: u32 = 4294;
 
 /// The image config's `os.version`.
-pub(super) fn os_version() -> String {
+pub(in crate::windows) fn os_version() -> String {
     format!("10.0.{BUILD}.{REVISION}")
 }
 

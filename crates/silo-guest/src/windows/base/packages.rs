@@ -8,7 +8,6 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::Family;
 use super::tools::{self, ToolError};
 
 /// The release whose Wine can run today's Windows programs (10.0; bookworm's 8.0 cannot).
@@ -20,34 +19,13 @@ const WINE_32: &[&str] = &["libwine:i386"];
 /// Libraries that the kept part of Wine's Linux side loads; `apt-get` adds what these depend on.
 const LIBRARIES: &[&str] =
     &["libc6", "libgcc-s1", "libunwind8", "libgnutls30t64", "libfreetype6", "libfontconfig1"];
-/// What compiles Wine's Linux side; `apt-get` adds what these depend on.
-const COMPILER: &[&str] = &[
-    "autoconf",
-    "bison",
-    "coreutils",
-    "dash",
-    "diffutils",
-    "findutils",
-    "flex",
-    "gawk",
-    "gcc",
-    "grep",
-    "libc6-dev",
-    "make",
-    "patch",
-    "perl",
-    "sed",
-    "tar",
-    "xz-utils",
-];
-
 /// Where packages come from.
 #[derive(Debug, Clone)]
 pub enum PackageSource {
     /// The mirror that the host's own package sources name.
     HostsMirror,
     /// A directory of `.deb` files, complete; in `source` below it Wine's source package and a compiler's `.deb` files.
-    /// [`download`] makes such a one.
+    /// [`download`](super::download) makes such a one.
     Directory(PathBuf),
 }
 
@@ -69,6 +47,9 @@ pub enum PackageError {
          compiler"
     )]
     NoSource(PathBuf),
+    /// The mirror's index names no such source, or no compiler.
+    #[error("the mirror has no source package of Wine {0} or no compiler")]
+    NotInIndex(String),
     /// A tool failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -82,7 +63,7 @@ pub enum PackageError {
     },
 }
 
-fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> PackageError {
+pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> PackageError {
     let doing = doing.into();
     move |source| PackageError::Io { doing, source }
 }
@@ -129,75 +110,8 @@ pub(super) fn each_entry(
     .map_err(io(doing()))
 }
 
-/// Fetches a base's packages from the host's mirror into `directory`, laid out as [`PackageSource::Directory`] wants
-/// them: for hosts without a mirror, and for building the same base again. `work` is a directory that is this call's own.
-pub fn download(family: Family, directory: &Path, work: &Path) -> Result<(), PackageError> {
-    let source = PackageSource::HostsMirror;
-    let packages = obtain(&source, family == Family::ServerCore, work)?;
-    let version = version(&packages, "libwine").ok_or_else(|| PackageError::Empty(directory.to_owned()))?;
-    let sources =
-        sources(&source, &version, work)?.into_iter().flat_map(|s| [s.source, s.compiler]).flatten();
-    let own = directory.join("source");
-    fs::create_dir_all(&own).map_err(io(format!("creating {}", own.display())))?;
-    for (path, to) in
-        packages.iter().map(|path| (path.clone(), directory)).chain(sources.map(|path| (path, &*own)))
-    {
-        let to = to.join(path.file_name().unwrap_or_default());
-        fs::copy(&path, &to).map_err(io(format!("copying {} to {}", path.display(), to.display())))?;
-    }
-    Ok(())
-}
-
-/// Wine's source package, and the packages of a system that can compile it.
-pub(super) struct Sources {
-    /// `wine_<version>.dsc` and the archives that it names.
-    pub(super) source: Vec<PathBuf>,
-    /// `.deb` files, complete.
-    pub(super) compiler: Vec<PathBuf>,
-}
-
-/// The source of Wine `version` and a compiler; `None` if a directory of packages has no `source` directory. Called after
-/// [`obtain`], with the same `work`.
-pub(super) fn sources(
-    source: &PackageSource,
-    version: &str,
-    work: &Path,
-) -> Result<Option<Sources>, PackageError> {
-    let directory = match source {
-        PackageSource::Directory(directory) => directory.join("source"),
-        PackageSource::HostsMirror => fetch_sources(version, work)?,
-    };
-    if !directory.is_dir() {
-        return Ok(None);
-    }
-    let found =
-        Sources { source: files(&directory, &["dsc", "xz"])?, compiler: files(&directory, &["deb"])? };
-    if found.compiler.is_empty() || found.source.len() != 3 {
-        return Err(PackageError::NoSource(directory));
-    }
-    Ok(Some(found))
-}
-
-fn fetch_sources(version: &str, work: &Path) -> Result<PathBuf, PackageError> {
-    let apt = work.join("apt");
-    let directory = apt.join("source");
-    let cache = apt.join("compiler");
-    for directory in [&directory, &cache.join("archives/partial")] {
-        fs::create_dir_all(directory).map_err(io(format!("creating {}", directory.display())))?;
-    }
-    apt_get(&apt, &["source", "--download-only", &format!("wine={version}")], &directory)?;
-    let own_cache = format!("Dir::Cache={}", cache.display());
-    let install = ["install", "--download-only", "--yes", "-o", &own_cache];
-    apt_get(&apt, &[&install, COMPILER].concat(), &directory)?;
-    for path in files(&cache.join("archives"), &["deb"])? {
-        let to = directory.join(path.file_name().unwrap_or_default());
-        fs::rename(&path, to).map_err(io(format!("moving {}", path.display())))?;
-    }
-    Ok(directory)
-}
-
 /// The files of a directory that have one of these extensions, sorted by name.
-fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, PackageError> {
+pub(super) fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, PackageError> {
     let reading = || io(format!("reading {}", directory.display()));
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(reading())? {
@@ -210,12 +124,13 @@ fn files(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, PackageE
     Ok(found)
 }
 
-/// Runs `apt-get` in `directory` under the configuration that [`fetch`] has written into `apt`.
-fn apt_get(apt: &Path, args: &[&str], directory: &Path) -> Result<(), ToolError> {
+/// Runs `apt-get` in `directory` under the configuration that [`fetch`] has written into `apt`; returns what it wrote to
+/// standard output.
+pub(super) fn apt_get(apt: &Path, args: &[&str], directory: &Path) -> Result<String, ToolError> {
     let configuration = apt.join("apt.conf");
     let mut all = vec!["-c".as_ref(), configuration.as_os_str(), "-qq".as_ref()];
     all.extend(args.iter().map(std::ffi::OsStr::new));
-    tools::run("apt-get", &all, directory)
+    tools::output("apt-get", &all, directory)
 }
 
 fn fetch(with_32_bit: bool, work: &Path) -> Result<PathBuf, PackageError> {
@@ -253,6 +168,7 @@ fn mirror() -> Result<String, PackageError> {
     let text = tools::output(
         "apt-get",
         &["indextargets".as_ref(), "--format".as_ref(), format.as_ref(), "Created-By: Packages".as_ref()],
+        Path::new("/"),
     )?;
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     choose_mirror(&text, &release).ok_or(PackageError::NoMirror)

@@ -67,10 +67,10 @@ pub(super) fn run(tool: &str, args: &[&OsStr], directory: &Path) -> Result<(), T
     finish(tool, args, &output.map_err(|source| ToolError::Start { tool: tool.into(), source })?)
 }
 
-/// What `tool` writes to standard output.
-pub(super) fn output(tool: &str, args: &[&OsStr]) -> Result<String, ToolError> {
-    let output =
-        command(tool, args).output().map_err(|source| ToolError::Start { tool: tool.into(), source })?;
+/// Runs `tool` in `directory` to its end; returns what it wrote to standard output.
+pub(super) fn output(tool: &str, args: &[&OsStr], directory: &Path) -> Result<String, ToolError> {
+    let output = command(tool, args).current_dir(directory).output();
+    let output = output.map_err(|source| ToolError::Start { tool: tool.into(), source })?;
     finish(tool, args, &output)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

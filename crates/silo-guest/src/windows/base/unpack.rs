@@ -113,12 +113,7 @@ impl Unpacked {
         self.write(path, &content, loader || name.starts_with("ld-linux"))
     }
 
-    fn take_image(
-        &mut self,
-        name: &str,
-        bits: Bits,
-        entry: &mut tar::Entry<'_, &mut dyn Read>,
-    ) -> std::io::Result<()> {
+    fn take_image(&mut self, name: &str, bits: Bits, entry: &mut dyn Read) -> std::io::Result<()> {
         let mut content = Vec::new();
         entry.read_to_end(&mut content)?;
         // Type libraries and themes lie among the images and are none.
@@ -162,13 +157,24 @@ impl Unpacked {
             .write_all(content)
     }
 
-    /// Puts programs compiled here in the packages' place.
+    /// Puts what was compiled here in the packages' place.
     pub(super) fn replace(&mut self, built: &wine::Built) -> std::io::Result<()> {
         let content = fs::read(&built.ntdll)?;
         let path = Path::new(UNIX_HALVES).join("ntdll.so");
         let needs = elf::needed(&content).unwrap_or_default();
         self.write(&path, &content, false)?;
         self.libraries.insert("ntdll.so".to_owned(), (path, needs));
+        let libraries = built.libraries.iter().map(|path| (path, Bits::SixtyFour));
+        for (path, bits) in libraries.chain(built.libraries_32.iter().map(|path| (path, Bits::ThirtyTwo))) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let packaged = match bits {
+                Bits::SixtyFour => &self.images,
+                Bits::ThirtyTwo => &self.images_32,
+            };
+            if packaged.contains_key(&*name) {
+                self.take_image(&name, bits, &mut fs::File::open(path)?)?;
+            }
+        }
         self.write(Path::new("usr/lib/wine/wineserver64"), &fs::read(&built.server)?, true)
     }
 

@@ -1,15 +1,17 @@
-//! Wine's server and ntdll's Linux half, compiled from the distribution's own source with the patches in `wine/`.
+//! Wine's server, ntdll's Linux half and a few Windows libraries, compiled from the distribution's own source with the
+//! patches in `wine/`.
 //!
 //! | patch | why |
 //! |---|---|
 //! | `hidden-variables` | `WINEDATADIR` and its like are not in programs' environment, if `SILO_HIDE_WINE` is set |
 //! | `lock-file` | file locks with a status block, which Windows programs give (zig) |
-//! | `registry-flush` | a flushed key is on disk when the call returns; the rest after five seconds, as on Windows, and at SIGUSR1 (commit) |
+//! | `registry-flush` | a flushed key is on disk when the call returns; the rest after five seconds, as on Windows, and at SIGUSR1 (commit), with an answer that holds until the next change; what cannot be written is an error |
 //! | `standard-user` | who is no administrator changes neither the machine's registry, nor the system's files, nor administrators' processes |
+//! | `machine-sid` | the machine's SID is not the same everywhere: the server takes it from a file that init leaves, at its start and at SIGUSR2, shows it in the registry (`HKLM\SAM\SAM\Domains\Account`) and has it in its tokens; `advapi32` and `sechost` look there, and know the accounts that each machine has |
 //!
-//! They run in place of the packaged ones, beside the packaged Windows side. Compiled in a root of the distribution's own
+//! They run in place of the packaged ones, beside all else of the packages. Compiled in a root of the distribution's own
 //! packages, so that nothing of the host's is in them; what was compiled once for the same source, compiler and patches is
-//! kept in [`CACHE`] and taken from there.
+//! kept in [`CACHE`] and taken from there, without source and compiler being fetched.
 
 use std::fs;
 use std::io;
@@ -18,15 +20,18 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::packages::Sources;
+use super::packages::PackageError;
 use super::root;
+use super::sources::{SourceFiles, Sources};
 use super::tools::{self, ToolError};
 
+/// In the order in which they are applied.
 const PATCHES: &[(&str, &str)] = &[
     ("hidden-variables.patch", include_str!("wine/hidden-variables.patch")),
     ("lock-file.patch", include_str!("wine/lock-file.patch")),
     ("registry-flush.patch", include_str!("wine/registry-flush.patch")),
     ("standard-user.patch", include_str!("wine/standard-user.patch")),
+    ("machine-sid.patch", include_str!("wine/machine-sid.patch")),
 ];
 const BUILD: &str = include_str!("wine/build.sh");
 /// Kept over base builds; what is in it can be removed at any time.
@@ -36,19 +41,36 @@ const ENTER: &str = r#"exec env -i /usr/sbin/chroot "$root" /bin/sh /build/build
 /// Seconds.
 const LIMIT: u32 = 1200;
 
-/// The two programs.
+/// What is taken from the build.
+const NTDLL: &str = "ntdll.so";
+const SERVER: &str = "wineserver";
+const LIBRARIES: [&str; 2] = ["x86_64-windows/advapi32.dll", "x86_64-windows/sechost.dll"];
+const LIBRARIES_32: [&str; 2] = ["i386-windows/advapi32.dll", "i386-windows/sechost.dll"];
+
+fn files() -> impl Iterator<Item = &'static str> {
+    [NTDLL, SERVER].into_iter().chain(LIBRARIES).chain(LIBRARIES_32)
+}
+
+/// The files.
 pub(super) struct Built {
     /// `ntdll.so`.
     pub(super) ntdll: PathBuf,
     /// `wineserver64`.
     pub(super) server: PathBuf,
+    /// 64-bit Windows libraries.
+    pub(super) libraries: Vec<PathBuf>,
+    /// 32-bit ones.
+    pub(super) libraries_32: Vec<PathBuf>,
 }
 
 /// Why they could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum WineError {
+    /// Source or compiler.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// Unpacking or compiling failed.
-    #[error("compiling Wine's Linux side: {0}")]
+    #[error("compiling parts of Wine: {0}")]
     Tool(#[from] ToolError),
     /// Input/output.
     #[error("{doing}: {source}")]
@@ -65,14 +87,30 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WineError {
     move |source| WineError::Io { doing, source }
 }
 
-/// Compiles them below `work`, or takes them from the cache.
-pub(super) fn build(sources: &Sources, work: &Path) -> Result<Built, WineError> {
-    let kept = Path::new(CACHE).join(key(sources)?);
+/// Takes them from the cache, or fetches and compiles them below `work`; `progress` hears a line for each stage.
+pub(super) fn build(
+    sources: &Sources,
+    work: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Built, WineError> {
+    build_with(Path::new(CACHE), sources, work, progress)
+}
+
+fn build_with(
+    cache: &Path,
+    sources: &Sources,
+    work: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Built, WineError> {
+    let kept = cache.join(key(sources));
     if let Some(built) = complete(&kept) {
         return Ok(built);
     }
+    progress("obtaining Wine's source and a compiler");
+    let files = sources.files()?;
+    progress("compiling Wine's server, ntdll and two libraries");
     let directory = work.join("compiler-root");
-    lay_root(sources, &directory)?;
+    lay_root(&files, &directory)?;
     root::run(&directory, LIMIT, ENTER)?;
     let out = directory.join("build/out");
     // A host whose cache cannot be written has none.
@@ -86,16 +124,23 @@ pub(super) fn build(sources: &Sources, work: &Path) -> Result<Built, WineError> 
 }
 
 fn complete(directory: &Path) -> Option<Built> {
-    let built = Built { ntdll: directory.join("ntdll.so"), server: directory.join("wineserver") };
-    (built.ntdll.is_file() && built.server.is_file()).then_some(built)
+    let all = |names: &[&str]| names.iter().map(|name| directory.join(name)).collect();
+    files().all(|name| directory.join(name).is_file()).then(|| Built {
+        ntdll: directory.join(NTDLL),
+        server: directory.join(SERVER),
+        libraries: all(&LIBRARIES),
+        libraries_32: all(&LIBRARIES_32),
+    })
 }
 
 /// Copies `out` to `to`, whole or not at all.
 fn keep(out: &Path, to: &Path) -> Result<(), WineError> {
     let fresh = to.with_extension(format!("new-{}", std::process::id()));
-    fs::create_dir_all(&fresh).map_err(at("creating", &fresh))?;
-    for name in ["ntdll.so", "wineserver"] {
-        fs::copy(out.join(name), fresh.join(name)).map_err(at("copying", &out.join(name)))?;
+    for name in files() {
+        let (from, to) = (out.join(name), fresh.join(name));
+        let parent = to.parent().unwrap_or(&fresh);
+        fs::create_dir_all(parent).map_err(at("creating", parent))?;
+        fs::copy(&from, &to).map_err(at("copying", &from))?;
     }
     match fs::rename(&fresh, to) {
         // Another build was first, with the same result.
@@ -105,31 +150,27 @@ fn keep(out: &Path, to: &Path) -> Result<(), WineError> {
 }
 
 /// What decides the result, as hex digits: source, compiler, patches, script.
-fn key(sources: &Sources) -> Result<String, WineError> {
+fn key(sources: &Sources) -> String {
     let mut hash = Sha256::new();
-    for path in sources.source.iter().filter(|path| path.extension().is_some_and(|e| e == "dsc")) {
-        // It holds the digests of the archives, which apt has checked.
-        hash.update(fs::read(path).map_err(at("reading", path))?);
-    }
-    for path in &sources.compiler {
-        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+    for text in std::iter::once(&sources.dsc).chain(&sources.compiler) {
+        hash.update(text);
         hash.update([0]);
     }
     for text in PATCHES.iter().map(|(_, text)| *text).chain([BUILD]) {
         hash.update(text);
         hash.update([0]);
     }
-    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Unpacks the compiler's packages and puts source, patches and script into `/build`.
-fn lay_root(sources: &Sources, directory: &Path) -> Result<(), WineError> {
+fn lay_root(files: &SourceFiles, directory: &Path) -> Result<(), WineError> {
     let patches = directory.join("build/patches");
     fs::create_dir_all(&patches).map_err(at("creating", &patches))?;
     for point in root::MOUNT_POINTS {
         fs::create_dir_all(directory.join(point)).map_err(at("creating", directory))?;
     }
-    for package in &sources.compiler {
+    for package in &files.compiler {
         tools::run(
             "dpkg-deb",
             &["--extract".as_ref(), package.as_os_str(), directory.as_os_str()],
@@ -153,14 +194,44 @@ fn lay_root(sources: &Sources, directory: &Path) -> Result<(), WineError> {
             _ => {}
         }
     }
-    for path in &sources.source {
+    for path in &files.source {
         let to = directory.join("build").join(path.file_name().unwrap_or_default());
         fs::copy(path, to).map_err(at("copying", path))?;
     }
-    for (name, text) in PATCHES {
-        let path = patches.join(name);
+    for (number, (name, text)) in PATCHES.iter().enumerate() {
+        let path = patches.join(format!("{number}-{name}"));
         fs::write(&path, text).map_err(at("writing", &path))?;
     }
     let path = directory.join("build/build.sh");
     fs::write(&path, BUILD).map_err(at("writing", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::windows::base::{packages::PackageSource, sources};
+
+    #[test]
+    fn what_was_compiled_once_needs_neither_source_nor_compiler() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        for name in ["wine_10.dsc", "wine_10.orig.tar.xz", "wine_10.debian.tar.xz", "gcc_4_amd64.deb"] {
+            fs::write(source.join(name), "").unwrap();
+        }
+        let packages = PackageSource::Directory(dir.path().to_owned());
+        let sources = sources::find(&packages, "10", dir.path()).unwrap().unwrap();
+        fs::remove_dir_all(&source).unwrap();
+        let cache = dir.path().join("cache");
+        let kept = cache.join(key(&sources));
+        for directory in ["x86_64-windows", "i386-windows"] {
+            fs::create_dir_all(kept.join(directory)).unwrap();
+        }
+        let build = || build_with(&cache, &sources, &dir.path().join("work"), &mut |_| ());
+        assert!(matches!(build(), Err(WineError::Package(_))));
+        for name in files() {
+            fs::write(kept.join(name), "").unwrap();
+        }
+        assert_eq!(build().unwrap().server, kept.join(SERVER));
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use silo_hive::{Hive, HiveError};
 
 use super::hives::{Hives, PLACES, of_user};
-use super::{RegistryError, at, hive_error, read_file};
+use super::{RegistryError, at, hive_error, links, read_file};
 
 /// A larger hive is refused.
 const LARGEST: u64 = 512 << 20;
@@ -20,13 +20,18 @@ pub(in crate::windows) fn hives(layers: &[PathBuf]) -> Result<Hives, RegistryErr
         if let Some(path) = find(std::slice::from_ref(base), &place.path())? {
             *hive = read(&path)?;
         }
-        for layer in layers.iter().rev() {
+    }
+    for layer in layers.iter().rev() {
+        let mut deltas = <[Option<Hive>; PLACES.len()]>::default();
+        for (place, delta) in PLACES.iter().zip(&mut deltas) {
             // Nothing of another spelling is unpacked there.
             let path = layer.join("Hives").join(place.delta);
             if path.symlink_metadata().is_ok() {
-                *hive = silo_hive::merge(std::mem::take(hive), read(&path)?);
+                *delta = Some(read(&path)?);
             }
         }
+        links::lay(&mut hives, deltas)
+            .map_err(|source| RegistryError::Link { layer: layer.clone(), source })?;
     }
     Ok(hives)
 }

@@ -10,7 +10,7 @@ pub(in crate::windows) struct Place {
     /// In `Windows\System32\config` of a base.
     file: &'static str,
     /// Below `HKEY_LOCAL_MACHINE`; empty for `HKEY_USERS\.DEFAULT`.
-    key: &'static str,
+    pub(super) key: &'static str,
 }
 
 impl Place {
@@ -34,7 +34,7 @@ pub(in crate::windows) const PLACES: [Place; 5] = [
     Place { delta: "Sam_Delta", file: "SAM", key: "SAM" },
     Place { delta: "Security_Delta", file: "SECURITY", key: "Security" },
     Place { delta: "Software_Delta", file: "SOFTWARE", key: "Software" },
-    Place { delta: "System_Delta", file: "SYSTEM", key: "System" },
+    Place { delta: "System_Delta", file: "SYSTEM", key: SYSTEM },
 ];
 
 /// The file of a user's hive, whole, below `profile` on `C:`.
@@ -46,6 +46,8 @@ pub(in crate::windows) fn of_user(profile: &str) -> String {
 const CONTROL_SET: &str = "CurrentControlSet";
 /// A link's target.
 const LINK_VALUE: &str = "SymbolicLinkValue";
+/// The hive of the control sets.
+const SYSTEM: &str = "System";
 
 /// A system's hives, in the order of [`PLACES`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,7 +77,7 @@ impl Hives {
         let mut machine = Key::new("Machine");
         for (place, hive) in PLACES.iter().zip(&self.0).filter(|(place, _)| !place.key.is_empty()) {
             let mut key = hive.root.clone();
-            let system = place.key == "System";
+            let system = place.key == SYSTEM;
             // An empty hive is as good as none; Wine makes its keys when they are asked for.
             if key.values().is_empty() && key.subkeys().is_empty() && !system {
                 continue;
@@ -87,6 +89,19 @@ impl Hives {
             put(&mut machine, key);
         }
         machine
+    }
+
+    /// Shows the link to the control set in use, which is in no hive, or hides it again.
+    pub(super) fn show_control_set(&mut self, shown: bool) {
+        for (_, hive) in PLACES.iter().zip(&mut self.0).filter(|(place, _)| place.key == SYSTEM) {
+            match shown {
+                true => {
+                    let link = control_set(&hive.root);
+                    put(&mut hive.root, link);
+                }
+                false => drop(hive.root.remove_subkey(CONTROL_SET)),
+            }
+        }
     }
 
     /// The tree of `HKEY_USERS\.DEFAULT`.

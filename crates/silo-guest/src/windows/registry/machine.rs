@@ -16,6 +16,8 @@ const OWN: &[(&str, &[&str])] = &[
             "PROCESSOR_REVISION",
         ],
     ),
+    // The machine's SID.
+    (r"SAM\SAM\Domains\Account", &["V"]),
 ];
 
 /// The same of a user's.
@@ -47,10 +49,56 @@ fn forget_all(own: &[(&str, &[&str])], old: &Key, new: &mut Key) {
                 let value = was.and_then(|was| was.value(name));
                 let _ = value.map(|value| key.insert_value(value.clone()));
             }
+            remove_empty(old, new, path);
         }
+    }
+}
+
+/// Removes the keys of a path that hold nothing, from its end, as far as they are new.
+fn remove_empty(old: &Key, new: &mut Key, path: &str) {
+    let mut path = path;
+    while old.at_path(path).is_none()
+        && new.at_path(path).is_some_and(|key| key.values().is_empty() && key.subkeys().is_empty())
+    {
+        let (parent, name) = path.rsplit_once('\\').unwrap_or(("", path));
+        at_path_mut(new, parent).map(|parent| parent.remove_subkey(name));
+        path = parent;
     }
 }
 
 fn at_path_mut<'a>(key: &'a mut Key, path: &str) -> Option<&'a mut Key> {
     path.split('\\').filter(|name| !name.is_empty()).try_fold(key, |key, name| key.subkey_mut(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use silo_hive::{Value, kind};
+
+    fn machine(path: &str, values: &[&str]) -> Key {
+        let mut root = Key::new("Machine");
+        let key = path.split('\\').try_fold(&mut root, |key, name| key.subkey_or_new(name.into())).unwrap();
+        for name in values {
+            key.insert_value(Value::new(*name, kind::BINARY, vec![1])).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_machines_sid_is_no_change() {
+        let account = r"SAM\SAM\Domains\Account";
+        let nothing = Key::new("Machine");
+        let mut new = machine(account, &["V"]);
+        forget(&nothing, &mut new);
+        assert_eq!(new, nothing);
+        // What a program made beside it is one.
+        let mut new = machine(account, &["F", "V"]);
+        forget(&nothing, &mut new);
+        assert_eq!(new, machine(account, &["F"]));
+        // An image's own stays as it was there.
+        let old = machine(account, &["V"]);
+        let mut new = machine(account, &[]);
+        forget(&old, &mut new);
+        assert_eq!(new, old);
+    }
 }

@@ -1,16 +1,20 @@
 //! The registry of a Windows container: hives in the layers of an image, Wine's text files in a running guest.
 //!
-//! Story: [`chain`] merges what the layers of a chain say into one set of [`hives::Hives`]; [`projection`] writes that as
-//! the files that Wine loads, once for each chain, in the form of [`text`]; [`capture`] reads what a container made of
-//! them and finds what changed, as the delta hives of a layer.
+//! Story: [`chain`] merges what the layers of a chain say into one set of [`hives::Hives`], through [`links`];
+//! [`projection`] writes that as the files that Wine loads, once for each chain, in the form of [`text`]; [`capture`] reads
+//! what a container made of them and finds what changed, as the delta hives of a layer.
 
 pub(super) mod capture;
 pub(super) mod chain;
 mod escape;
+mod fuzz;
 pub(super) mod hives;
+mod links;
 mod machine;
 pub(super) mod projection;
 pub(super) mod text;
+
+pub use fuzz::fuzz_wine_registry_text;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,6 +35,14 @@ pub enum RegistryError {
         path: PathBuf,
         /// What is wrong with it.
         source: HiveError,
+    },
+    /// What a layer says of a key that is a link.
+    #[error("{}: {source}", .layer.display())]
+    Link {
+        /// The layer.
+        layer: PathBuf,
+        /// Why it cannot be said of the link's target.
+        source: links::LinkError,
     },
     /// A registry file of Wine's.
     #[error("{}: {source}", .path.display())]

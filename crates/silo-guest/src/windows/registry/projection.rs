@@ -7,12 +7,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::{RegistryError, at, chain, text};
 use crate::windows::users::Account;
 
 /// Counts up with every change of what is written, so that no older version's files are taken.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Files of the prefix.
 pub(super) const SYSTEM: &str = "system.reg";
@@ -54,18 +55,28 @@ pub(in crate::windows) fn of(
     Ok([user, machine])
 }
 
-/// Removes what was made of chains that are not `wanted`.
+/// Removes what was made of chains that are not `wanted`, and of the others what a process that is gone has left half-made.
 pub(in crate::windows) fn keep_only(cache: &Path, wanted: &dyn Fn(&str) -> bool) {
     for entry in fs::read_dir(directory(cache)).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // Of whatever form: a container that an older version started may stand on it.
         let chain = name.rsplit_once('-').map(|(chain, _)| chain);
-        if !chain.is_some_and(wanted) {
+        if chain.is_some_and(wanted) {
+            sweep(&entry.path());
+            sweep(&entry.path().join("users"));
+        } else {
             // What cannot be removed now is met again.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
+
+/// What names of directories that are being made begin with; and those of this process, whose number alone may come again.
+const NEW: &str = ".new-";
+static HALF_MADE: LazyLock<String> = LazyLock::new(|| {
+    let start = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+    format!("{NEW}{}-{start:x}-", std::process::id())
+});
 
 /// Makes a directory under another name first; one that somebody else made meanwhile is as good.
 fn make(
@@ -77,7 +88,7 @@ fn make(
     sweep(parent);
     let mut fresh = parent.join(".new");
     for n in 0..1000 {
-        fresh = parent.join(format!(".new-{}-{n}", std::process::id()));
+        fresh = parent.join(format!("{}{n}", *HALF_MADE));
         match fs::create_dir(&fresh) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => {
@@ -101,8 +112,7 @@ fn make(
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let of = name.strip_prefix(".new-").and_then(|rest| rest.split('-').next()).map(str::to_owned);
-        if of.is_some_and(|pid| pid != std::process::id().to_string()) {
+        if name.starts_with(NEW) && !name.starts_with(&*HALF_MADE) {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -117,4 +127,28 @@ fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), RegistryError
         file.sync_all()
     });
     written.map_err(at("writing", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_image_wants_and_what_is_half_made_goes() {
+        let cache = tempfile::tempdir().unwrap();
+        let projections = directory(cache.path());
+        let own = format!("aa-2/{}0", *HALF_MADE);
+        let stay = ["aa-2/machine", "aa-2/users/ContainerUser", "aa-1/machine", &own];
+        let go = ["bb-2/machine", "aa-2/.new-1-0", "aa-2/users/.new-1-5-0", "rest"];
+        for path in stay.iter().chain(&go) {
+            fs::create_dir_all(projections.join(path)).unwrap();
+        }
+        keep_only(cache.path(), &|chain| chain == "aa");
+        for path in stay {
+            assert!(projections.join(path).exists(), "{path}");
+        }
+        for path in go {
+            assert!(!projections.join(path).exists(), "{path}");
+        }
+    }
 }

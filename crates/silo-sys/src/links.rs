@@ -1,0 +1,268 @@
+//! Network interfaces, addresses and routes by rtnetlink (`linux/rtnetlink.h`, `linux/if_link.h`): what hosts and guests
+//! alike do with them.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
+const IFF_UP: u32 = 1;
+
+/// Dumps are asked again when the list changed meanwhile; a host that changes it all the time gets the last answer.
+const DUMP_TRIES: usize = 8;
+
+/// An interface of the namespace asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Number.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Index of the bridge it is a port of, 0 for none.
+    pub master: u32,
+    /// `bridge`, `veth`, empty for hardware.
+    pub kind: String,
+    /// Hardware address.
+    pub mac: Vec<u8>,
+    /// Bytes.
+    pub mtu: u32,
+}
+
+/// `struct ifinfomsg`: the flags of `change` get the values of `flags`.
+pub fn header(index: u32, flags: u32, change: u32) -> [u8; LINK_HEADER] {
+    let mut header = [0; LINK_HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// Makes a bridge.
+pub fn create_bridge(name: &str, mtu: u32) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name).number(IFLA_MTU, mtu).nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "bridge");
+    });
+    message
+}
+
+/// The link of a name; `None` when there is none.
+pub fn find(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> {
+    let mut message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name);
+    match socket.get(message) {
+        Ok(answer) => Ok(parse(&answer)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A link as the kernel's answer has it.
+pub fn parse(answer: &[u8]) -> Option<Link> {
+    let mut link = Link { index: netlink::number(answer.get(4..8)?)?, ..Default::default() };
+    for (attribute, payload) in netlink::attributes(answer.get(LINK_HEADER..)?) {
+        match attribute {
+            IFLA_ADDRESS => link.mac = payload.to_vec(),
+            IFLA_IFNAME => link.name = netlink::text(payload).to_owned(),
+            IFLA_MTU => link.mtu = netlink::number(payload)?,
+            IFLA_MASTER => link.master = netlink::number(payload)?,
+            IFLA_LINKINFO => {
+                let kind = netlink::attributes(payload).find(|(attribute, _)| *attribute == IFLA_INFO_KIND);
+                link.kind = kind.map(|(_, payload)| netlink::text(payload).to_owned()).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Brings a link up.
+pub fn set_up(index: u32) -> Message {
+    Message::new(RTM_SETLINK, 0, &header(index, IFF_UP, IFF_UP))
+}
+
+/// Gives a link a hardware address.
+pub fn set_mac(index: u32, mac: [u8; 6]) -> Message {
+    let mut message = Message::new(RTM_SETLINK, 0, &header(index, 0, 0));
+    message.attribute(IFLA_ADDRESS, &mac);
+    message
+}
+
+/// Sets the largest packet, in bytes.
+pub fn set_mtu(index: u32, mtu: u32) -> Message {
+    let mut message = Message::new(RTM_SETLINK, 0, &header(index, 0, 0));
+    message.number(IFLA_MTU, mtu);
+    message
+}
+
+/// Makes a link a port of a bridge.
+pub fn set_master(index: u32, bridge: u32) -> Message {
+    let mut message = Message::new(RTM_SETLINK, 0, &header(index, 0, 0));
+    message.number(IFLA_MASTER, bridge);
+    message
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+/// Gives a link an address with the length of its prefix (again: no error).
+pub fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    // ifaddrmsg: family, prefix length, flags, scope (0: universe), index.
+    let mut fixed = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+    fixed[4..].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
+    message.attribute(IFA_LOCAL, &octets(address)).attribute(IFA_ADDRESS, &octets(address));
+    if let IpAddr::V4(address) = address {
+        let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+        message.attribute(IFA_BROADCAST, &(u32::from(address) | hosts).to_be_bytes());
+    }
+    message
+}
+
+/// Takes an address away.
+pub fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let mut fixed = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+    fixed[4..].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(RTM_DELADDR, 0, &fixed);
+    message.attribute(IFA_LOCAL, &octets(address));
+    message
+}
+
+/// Sends everything that no other route takes to a gateway.
+pub fn add_default_route(index: u32, gateway: IpAddr) -> Message {
+    let mut message = Message::new(
+        RTM_NEWROUTE,
+        CREATE | REPLACE,
+        // rtmsg: family, destination and source length, tos, table main, protocol boot, scope universe, type unicast, flags.
+        &[
+            family(gateway),
+            0,
+            0,
+            0,
+            libc::RT_TABLE_MAIN,
+            libc::RTPROT_BOOT,
+            libc::RT_SCOPE_UNIVERSE,
+            libc::RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ],
+    );
+    message.attribute(RTA_GATEWAY, &octets(gateway)).number(RTA_OIF, index);
+    message
+}
+
+/// Addresses of the namespace: (index of the link, address, length of its prefix).
+pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr, u8)>> {
+    dump(
+        socket,
+        || Message::new(RTM_GETADDR, 0, &[0; ADDRESS_HEADER]),
+        |answer| {
+            let (prefix, index) = (*answer.get(1)?, netlink::number(answer.get(4..8)?)?);
+            let all: Vec<_> = netlink::attributes(answer.get(ADDRESS_HEADER..)?).collect();
+            // IPv6 has the latter alone; of a point-to-point link it is the peer's.
+            let wanted =
+                [IFA_LOCAL, IFA_ADDRESS].into_iter().find_map(|k| all.iter().find(|(a, _)| *a == k))?;
+            Some((index, address(wanted.1)?, prefix))
+        },
+    )
+}
+
+/// Where the links of the namespace send what no other route takes: (index of the link, gateway).
+pub fn gateways(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
+    dump(
+        socket,
+        || Message::new(RTM_GETROUTE, 0, &[0; ROUTE_HEADER]),
+        |answer| {
+            let (mut link, mut gateway) = (None, None);
+            for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
+                match attribute {
+                    RTA_OIF => link = netlink::number(payload),
+                    RTA_GATEWAY => gateway = address(payload),
+                    _ => {}
+                }
+            }
+            (*answer.get(1)? == 0).then_some((link?, gateway?))
+        },
+    )
+}
+
+fn address(payload: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(payload) {
+        return Some(IpAddr::from(four));
+    }
+    Some(IpAddr::from(<[u8; 16]>::try_from(payload).ok()?))
+}
+
+/// Asks for all objects of a kind.
+pub fn dump<T>(
+    socket: &mut Socket,
+    message: impl Fn() -> Message,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    let mut tries = 0;
+    loop {
+        let mut list = Vec::new();
+        match socket.dump(message(), |answer| list.extend(parse(answer))) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && tries < DUMP_TRIES => tries += 1,
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => return Ok(list),
+        }
+    }
+}
+
+/// No such link: it, or the namespace that its other end was in, ended already.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::ESRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_is_found_and_nothing_else() {
+        let mut socket = Socket::open().unwrap();
+        let link = find(&mut socket, "lo").unwrap().unwrap();
+        assert_eq!((link.name.as_str(), link.mac.len()), ("lo", 6));
+        assert_eq!(find(&mut socket, "silo-none").unwrap(), None);
+    }
+}

@@ -1,0 +1,4 @@
+import os, sys
+import shout
+
+print(shout.up(sys.argv[1]), os.environ["PYTHONPATH"], os.getcwd())
