@@ -25,6 +25,34 @@ const PROGRAMS: &[(&str, &str, &str, &str)] = &[
     ("windows/tools", "systeminfo.exe", "systeminfo.exe", WINDOWS),
 ];
 
+/// Those of a kind are built with the same flags, and what they depend on once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Static,
+    Library,
+    Pe,
+}
+
+impl Kind {
+    fn of(folder: &str, target: &str) -> Self {
+        match folder {
+            _ if target == WINDOWS => Self::Pe,
+            // Loaded into Wine's processes.
+            "windows/limits" => Self::Library,
+            // They run before anything of the guest is there.
+            _ => Self::Static,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Library => "library",
+            Self::Pe => "windows",
+        }
+    }
+}
+
 /// Why a program could not be built.
 #[derive(Debug)]
 pub struct InsideError(String);
@@ -42,8 +70,9 @@ pub fn build(root: &Path) -> Result<PathBuf, InsideError> {
     let out = root.join("target/inside");
     fs::create_dir_all(&out).map_err(|e| InsideError(format!("creating {}: {e}", out.display())))?;
     for (folder, made, name, target) in PROGRAMS {
-        let target_dir = root.join("target/inside-build").join(folder);
-        cargo(&root.join("inside").join(folder), target, &target_dir)?;
+        let kind = Kind::of(folder, target);
+        let target_dir = root.join("target/inside-build").join(kind.name());
+        cargo(&root.join("inside").join(folder), kind, &target_dir)?;
         let made = target_dir.join(target).join("release").join(made);
         let to = out.join(name);
         // Under another name first: a running guest may have the old file mapped.
@@ -58,19 +87,15 @@ pub fn build(root: &Path) -> Result<PathBuf, InsideError> {
     Ok(out)
 }
 
-fn cargo(folder: &Path, target: &str, target_dir: &Path) -> Result<(), InsideError> {
-    let mut command = if target == WINDOWS {
+fn cargo(folder: &Path, kind: Kind, target_dir: &Path) -> Result<(), InsideError> {
+    let (target, is_windows) = if kind == Kind::Pe { (WINDOWS, true) } else { (LINUX, false) };
+    let mut command = if is_windows {
         let mut command = Command::new("/usr/bin/cargo");
         command.env("RUSTC", "/usr/bin/rustc");
         command
     } else {
         let mut command = Command::new("cargo");
-        // Static, so that it runs before anything of the guest is there. The library is loaded into Wine's processes.
-        let flags = if folder.ends_with("init") || folder.ends_with("agent") {
-            "-C target-feature=+crt-static"
-        } else {
-            ""
-        };
+        let flags = if kind == Kind::Static { "-C target-feature=+crt-static" } else { "" };
         command.env("RUSTFLAGS", flags);
         command
     };
@@ -78,7 +103,7 @@ fn cargo(folder: &Path, target: &str, target_dir: &Path) -> Result<(), InsideErr
     for name in
         ["CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "RUSTDOC"]
     {
-        if target == WINDOWS || name != "RUSTUP_TOOLCHAIN" {
+        if is_windows || name != "RUSTUP_TOOLCHAIN" {
             command.env_remove(name);
         }
     }

@@ -4,22 +4,20 @@
 //! [`LayerRecord`]; of one that came from no registry `<…>.split` and, seldom, `<…>.aside/` (`split.rs`). Everything is made
 //! under a temporary name and renamed; the layer's record is written last, marked until all is on disk (`unsynced.rs`).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use silo_layer::{OwnFiles, Record as _};
 
 use crate::content::{Content, LayerBlob};
 use crate::digest::{ChainId, Digest, Proved};
 use crate::error::{ImageError, Result, io};
+use crate::hashing::Tee;
 use crate::manifest::Descriptor;
 use crate::split::{Joined, Splitter};
 use crate::unsynced::Unsynced;
@@ -105,6 +103,37 @@ impl Fresh {
     }
 }
 
+impl Fresh {
+    /// Reads the archive to its end, hashing and (if it is to be) recording it.
+    fn read(
+        mut self,
+        tar: impl Read,
+        unpack: impl FnOnce(&mut dyn Read, Option<&mut Splitter>) -> Result<silo_layer::Unpacked>,
+    ) -> Result<Self> {
+        let splitter = self.recorded.then(|| {
+            let file = File::create(beside(&self.path, SPLIT))?;
+            Splitter::new(file, beside(&self.path, ASIDE))
+        });
+        let mut splitter = splitter.transpose().map_err(io("recording a layer"))?;
+        let mut tee = Tee::new(silo_layer::Plain::new(tar).map_err(io("reading a layer"))?);
+        let unpacked = unpack(&mut tee, splitter.as_mut())?;
+        // What follows the end marks belongs to the digest too.
+        rest(&mut tee, splitter.as_mut()).map_err(io("reading a layer"))?;
+        let hashed = tee.finish().map_err(io("hashing a layer"))?;
+        if let Some(splitter) = splitter {
+            splitter.finish().map_err(io("recording a layer"))?;
+        }
+        (self.diff, self.tar_size) = hashed;
+        self.size = unpacked.bytes;
+        Ok(self)
+    }
+
+    /// Takes the directory that has the layer's files.
+    pub(crate) fn take(&mut self, tree: &Path) -> Result<()> {
+        rustix::fs::rename(tree, &self.path).map_err(|e| io(format!("taking {}", tree.display()))(e.into()))
+    }
+}
+
 impl Drop for Fresh {
     fn drop(&mut self) {
         discard(&self.path);
@@ -135,140 +164,6 @@ pub(crate) struct Layers {
     pub(crate) unsynced: Arc<Unsynced>,
     /// Two that bring the same layer meet here.
     committing: Mutex<()>,
-}
-
-/// Bytes that are read, and handed to the hasher, at once.
-const BLOCK: usize = 256 << 10;
-/// Blocks that the hasher may be behind.
-const BEHIND: usize = 16;
-
-/// Sends what passes to a thread that hashes it.
-struct Tee<R> {
-    inner: R,
-    to: SyncSender<Arc<Vec<u8>>>,
-    block: Arc<Vec<u8>>,
-    at: usize,
-    /// Blocks that were sent, the oldest first: those that the hasher is done with are used again.
-    sent: VecDeque<Arc<Vec<u8>>>,
-}
-
-impl<R: Read> Tee<R> {
-    fn fill(&mut self) -> io::Result<()> {
-        let old = std::mem::take(&mut self.block);
-        if old.capacity() > 0 {
-            self.sent.push_back(old);
-        }
-        let used = self.sent.pop_front_if(|block| Arc::get_mut(block).is_some());
-        let mut block = used.and_then(Arc::into_inner).unwrap_or_default();
-        block.resize(BLOCK, 0);
-        let mut filled = 0;
-        while filled < BLOCK {
-            match self.inner.read(&mut block[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        block.truncate(filled);
-        (self.block, self.at) = (Arc::new(block), 0);
-        if filled > 0 {
-            let sent = self.to.send(self.block.clone());
-            sent.map_err(|_| io::Error::other("hashing the layer failed"))?;
-        }
-        Ok(())
-    }
-}
-
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.block.len() {
-            self.fill()?;
-        }
-        let n = buffer.len().min(self.block.len() - self.at);
-        buffer[..n].copy_from_slice(&self.block[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
-    }
-}
-
-/// Gathers what is written into blocks for the keeper.
-struct Blocks {
-    to: SyncSender<Arc<Vec<u8>>>,
-    block: Vec<u8>,
-    has_entries: bool,
-}
-
-impl Write for Blocks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.has_entries = self.has_entries || bytes.iter().any(|b| *b != 0);
-        self.block.extend_from_slice(bytes);
-        if self.block.len() >= BLOCK {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let block = std::mem::take(&mut self.block);
-        if block.is_empty() {
-            return Ok(());
-        }
-        self.to.send(Arc::new(block)).map_err(|_| io::Error::other("keeping the layer failed"))
-    }
-}
-
-/// An archive that is kept under a temporary name, until it is a layer's.
-#[derive(Debug)]
-pub(crate) struct PackedLayer {
-    path: PathBuf,
-    diff: Digest,
-    tar_size: u64,
-}
-
-impl Drop for PackedLayer {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// zstd level of an archive that is kept whole: the cheapest.
-const LEVEL: i32 = 1;
-
-type Keeper = JoinHandle<io::Result<(Digest, u64)>>;
-
-/// Hashes and keeps what it is sent.
-fn keeper(to: File) -> (SyncSender<Arc<Vec<u8>>>, Keeper) {
-    let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(BEHIND);
-    let thread = std::thread::spawn(move || {
-        let mut hash = Sha256::new();
-        let mut size = 0;
-        let mut to = zstd::Encoder::new(to, LEVEL)?;
-        for piece in receiver {
-            hash.update(&*piece);
-            size += piece.len() as u64;
-            to.write_all(&piece)?;
-        }
-        to.finish()?;
-        Ok((Digest::from_hash(&hash.finalize()), size))
-    });
-    (sender, thread)
-}
-
-type Hasher = JoinHandle<(Digest, u64)>;
-
-fn hasher() -> (SyncSender<Arc<Vec<u8>>>, Hasher) {
-    let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(BEHIND);
-    let thread = std::thread::spawn(move || {
-        let mut hash = Sha256::new();
-        let mut size = 0;
-        for piece in receiver {
-            hash.update(&*piece);
-            size += piece.len() as u64;
-        }
-        (Digest::from_hash(&hash.finalize()), size)
-    });
-    (sender, thread)
 }
 
 impl Layers {
@@ -404,32 +299,25 @@ impl Layers {
 
     /// Unpacks a layer that gets its name later. `record`: with a record of its archive.
     pub(crate) fn unpack(&self, format: Format<'_>, tar: impl Read, record: bool) -> Result<Fresh> {
-        let name = format!("{}{:016x}", silo_sys::atomic_file::TEMP_PREFIX, rand::random::<u64>());
-        let diff = Digest::of(b"");
-        let path = self.snapshots.join(name);
-        let mut fresh = Fresh { path, recorded: record, diff, tar_size: 0, size: 0 };
+        let fresh = self.fresh(record);
         std::fs::create_dir(&fresh.path).map_err(io(format!("making {}", fresh.path.display())))?;
-        let splitter = record.then(|| {
-            let file = File::create(beside(&fresh.path, SPLIT))?;
-            Splitter::new(file, beside(&fresh.path, ASIDE))
-        });
-        let mut splitter = splitter.transpose().map_err(io("recording a layer"))?;
-        let plain = silo_layer::Plain::new(tar).map_err(io("reading a layer"))?;
-        let (to, hasher) = hasher();
-        let mut tee = Tee { inner: plain, to, block: Arc::default(), at: 0, sent: VecDeque::new() };
-        let unpacked = unpack(&mut tee, &fresh.path, format, splitter.as_mut());
-        // What follows the end marks belongs to the digest too.
-        let rest = unpacked.is_ok().then(|| rest(&mut tee, splitter.as_mut())).transpose();
-        drop(tee);
-        let hashed = hasher.join().map_err(|_| io("hashing a layer")(io::Error::other("panicked")))?;
-        let unpacked = unpacked?;
-        rest.map_err(io("reading a layer"))?;
-        if let Some(splitter) = splitter {
-            splitter.finish().map_err(io("recording a layer"))?;
-        }
-        (fresh.diff, fresh.tar_size) = hashed;
-        fresh.size = unpacked.bytes;
-        Ok(fresh)
+        let to = fresh.path.clone();
+        fresh.read(tar, |tar, splitter| unpack(tar, &to, format, splitter))
+    }
+
+    /// Records the archive that is packed of `tree`, which has its files as an unpacked layer has them, and is
+    /// [taken](Fresh::take) then.
+    pub(crate) fn record(&self, tree: &Path, tar: impl Read) -> Result<Fresh> {
+        let limits = silo_layer::Limits::default();
+        self.fresh(true).read(tar, |tar, splitter| match splitter {
+            Some(splitter) => Ok(silo_layer::record_packed(tar, tree, &limits, splitter)?),
+            None => Err(io("recording a layer")(io::ErrorKind::InvalidInput.into())),
+        })
+    }
+
+    fn fresh(&self, recorded: bool) -> Fresh {
+        let name = format!("{}{:016x}", silo_sys::atomic_file::TEMP_PREFIX, rand::random::<u64>());
+        Fresh { path: self.snapshots.join(name), recorded, diff: Digest::of(b""), tar_size: 0, size: 0 }
     }
 
     /// Gives an unpacked layer its name.
@@ -455,39 +343,6 @@ impl Layers {
         let record =
             LayerRecord { chain, diff: fresh.diff.clone(), tar_size: fresh.tar_size, size: fresh.size };
         self.commit(record, &fresh, link)
-    }
-
-    /// Hashes and keeps the archive that `write` writes; `None`: nothing but end marks.
-    pub(crate) fn pack(
-        &self,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<Option<PackedLayer>> {
-        let path = self.content.temporary();
-        let file = File::create(&path).map_err(io(format!("making {}", path.display())))?;
-        let mut packed = PackedLayer { path, diff: Digest::of(&[]), tar_size: 0 };
-        let (to, keeper) = keeper(file);
-        let mut blocks = Blocks { to, block: Vec::new(), has_entries: false };
-        let written = write(&mut blocks).and_then(|()| blocks.flush());
-        let has_entries = blocks.has_entries;
-        drop(blocks);
-        let kept = keeper.join().map_err(|_| io("keeping a layer")(io::Error::other("panicked")))?;
-        written.map_err(io("packing a layer"))?;
-        (packed.diff, packed.tar_size) = kept.map_err(io("keeping a layer"))?;
-        Ok(has_entries.then_some(packed))
-    }
-
-    /// Makes a layer of its archive and the directory that has its files, which is taken.
-    pub(crate) fn take(&self, below: &[Digest], tree: &Path, packed: PackedLayer) -> Result<LayerRecord> {
-        let (size, _) = silo_layer::usage(tree).map_err(io("reading a layer"))?;
-        let chain = Digest::chain(chains(below).last(), &packed.diff);
-        let (diff, tar_size) = (packed.diff.clone(), packed.tar_size);
-        let fresh = Fresh { path: tree.to_owned(), recorded: false, diff: diff.clone(), tar_size, size };
-        if self.content.link(&diff).is_none() {
-            let tar = self.content.tar_path(&diff);
-            rustix::fs::rename(&packed.path, &tar)
-                .map_err(|e| io(format!("keeping {}", tar.display()))(e.into()))?;
-        }
-        self.commit(LayerRecord { chain, diff, tar_size, size }, &fresh, None)
     }
 
     fn commit(&self, record: LayerRecord, fresh: &Fresh, link: Option<LayerBlob>) -> Result<LayerRecord> {

@@ -11,6 +11,7 @@ mod digest;
 mod download;
 mod error;
 mod gzip;
+mod hashing;
 mod holders;
 mod layers;
 mod lease;

@@ -12,7 +12,7 @@ use crate::config::ContainerConfig;
 use crate::digest::ChainId;
 use crate::error::{ImageError, Result, io};
 use crate::layers::{Format, Fresh, Keep, LINUX_ROOTS, WINDOWS, chains};
-use crate::passing::passing;
+use crate::passing::{Reading, passing};
 use crate::platform::host_architecture;
 use crate::reference::Reference;
 use crate::store::ImageStore;
@@ -176,26 +176,7 @@ impl ImageStore {
     ) -> Result<Fresh> {
         let lower: Vec<PathBuf> = below.iter().rev().map(|chain| self.layers.dir(chain)).collect();
         let format = if os == WINDOWS { Format::Windows(&lower) } else { Format::Linux };
-        let (mut writing, reading) = passing();
-        std::thread::scope(|scope| {
-            let unpacking = scope.spawn(|| self.layers.unpack(format, reading, true));
-            let written = write(&mut writing).and_then(|()| {
-                if writing.written() == 0 {
-                    // No change at all: an archive of nothing but its end marks.
-                    writing.write_all(&[0; 1024])?;
-                }
-                writing.end()
-            });
-            let unpacked = unpacking.join();
-            let unpacked =
-                unpacked.map_err(|_| io("unpacking a layer")(std::io::Error::other("panicked")))?;
-            match (written, unpacked) {
-                // Whoever unpacks stopped reading: why is the better reason.
-                (Err(e), Err(why)) if e.kind() == ErrorKind::BrokenPipe => Err(why),
-                (Err(e), _) => Err(io("packing the container's changes")(e)),
-                (Ok(()), unpacked) => unpacked,
-            }
-        })
+        read_written(write, |tar| self.layers.unpack(format, tar, true))
     }
 
     /// A tar to import as a Windows layer: one that is a layer already as it is, any other as what is on `C:`.
@@ -244,4 +225,30 @@ pub(crate) fn tempfile_in(dir: &std::path::Path) -> Result<File> {
         source: e.into(),
     })?;
     Ok(File::from(fd))
+}
+
+/// A layer of the archive that `write` writes, by what `read` does with it meanwhile.
+pub(crate) fn read_written(
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    read: impl FnOnce(Reading) -> Result<Fresh> + Send,
+) -> Result<Fresh> {
+    let (mut writing, reading) = passing();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read(reading));
+        let written = write(&mut writing).and_then(|()| {
+            if writing.written() == 0 {
+                // No change at all: an archive of nothing but its end marks.
+                writing.write_all(&[0; 1024])?;
+            }
+            writing.end()
+        });
+        let made = reader.join();
+        let made = made.map_err(|_| io("reading a layer")(std::io::Error::other("panicked")))?;
+        match (written, made) {
+            // Whoever reads stopped: why is the better reason.
+            (Err(e), Err(why)) if e.kind() == ErrorKind::BrokenPipe => Err(why),
+            (Err(e), _) => Err(io("packing the container's changes")(e)),
+            (Ok(()), made) => made,
+        }
+    })
 }

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::holders::Holders;
 use crate::layers::{Keep, LayerRecord, chains};
 use crate::lease::Lease;
-use crate::make::encode;
+use crate::make::{encode, read_written};
 use crate::reference::Reference;
 use crate::store::{Extra, Held, ImageStore};
 use crate::substitute::{Substituted, effective};
@@ -227,33 +227,28 @@ impl ImageStore {
         files: LayerFiles<'_>,
         write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
     ) -> Result<Option<BuiltLayer>> {
-        let record = match files {
-            LayerFiles::Taken(tree) => {
-                let Some(packed) = self.layers.pack(write)? else { return Ok(None) };
-                let _writing = self.writing.lock();
-                let record = self.layers.take(below, tree, packed)?;
-                let lease = self.keep_chain(record.chain.clone());
-                (record, lease)
-            }
-            LayerFiles::Packed => {
-                let below = chains(below);
-                let mut looked = false;
-                let fresh = self.unpack_written(os, &below, |to| {
-                    let mut to = Looked { to, has_entries: false };
-                    let written = write(&mut to);
-                    looked = to.has_entries;
-                    written
-                })?;
-                if !looked {
-                    return Ok(None);
-                }
-                let _writing = self.writing.lock();
-                let record = self.layers.keep(fresh, below.last(), None, &Keep::Record)?;
-                let lease = self.keep_chain(record.chain.clone());
-                (record, lease)
-            }
+        let below = chains(below);
+        let mut has_entries = false;
+        let write = |to: &mut dyn Write| {
+            let mut to = Looked { to, has_entries: false };
+            let written = write(&mut to);
+            has_entries = to.has_entries;
+            written
         };
-        let (LayerRecord { chain, diff, size, .. }, lease) = record;
+        let mut fresh = match files {
+            LayerFiles::Taken(tree) => read_written(write, |tar| self.layers.record(tree, tar))?,
+            LayerFiles::Packed => self.unpack_written(os, &below, write)?,
+        };
+        if !has_entries {
+            return Ok(None);
+        }
+        if let LayerFiles::Taken(tree) = files {
+            fresh.take(tree)?;
+        }
+        let _writing = self.writing.lock();
+        let record = self.layers.keep(fresh, below.last(), None, &Keep::Record)?;
+        let lease = self.keep_chain(record.chain.clone());
+        let LayerRecord { chain, diff, size, .. } = record;
         Ok(Some(BuiltLayer { diff, chain, size, lease }))
     }
 }

@@ -122,6 +122,8 @@ pub(crate) struct Index {
     pub(crate) references: BTreeMap<String, Digest>,
     /// Images on disk that could not be read; their layers are unknown, so none is collected while there are any.
     pub(crate) unread: usize,
+    /// Their names.
+    unread_references: BTreeMap<String, Digest>,
 }
 
 /// The images of one root directory.
@@ -216,7 +218,12 @@ impl ImageStore {
             Ok(text) => {
                 let all: BTreeMap<String, Digest> =
                     serde_json::from_slice(&text).map_err(|e| io("reading references.json")(e.into()))?;
-                index.references = all.into_iter().filter(|(_, id)| index.images.contains_key(id)).collect();
+                let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                    all.into_iter().partition(|(_, id)| index.images.contains_key(id));
+                index.references = known;
+                // Of an image that cannot be read now; a name of one that is gone goes.
+                index.unread_references =
+                    unknown.into_iter().filter(|(_, id)| self.config_path(id).exists()).collect();
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(io("reading references.json")(e)),
@@ -308,7 +315,9 @@ impl ImageStore {
     }
 
     pub(crate) fn write_references(&self, index: &Index) -> Result<()> {
-        let text = serde_json::to_vec_pretty(&index.references).map_err(|e| io("references")(e.into()))?;
+        let mut all: BTreeMap<&String, &Digest> = index.unread_references.iter().collect();
+        all.extend(&index.references);
+        let text = serde_json::to_vec_pretty(&all).map_err(|e| io("references")(e.into()))?;
         self.write_small(&self.references, &text).map_err(io("writing references.json"))
     }
 

@@ -4,7 +4,8 @@ use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use silo_image::ImageStore;
+use silo_image::layer as silo_layer;
+use silo_image::{HistoryEntry, ImageStore, LayerFiles, NextState, Reference};
 use tar::{Builder, EntryType, Header};
 
 fn hex(bytes: &[u8]) -> String {
@@ -258,4 +259,85 @@ fn after_a_power_cut_an_image_is_whole_or_gone() {
         load(&store, one_odd());
         assert!(save(&store).is_ok(), "{what}");
     }
+}
+
+/// An image `odd:1` of one layer that a build has made of a directory.
+fn built(root: &Path, store: &ImageStore) {
+    let tree = root.join("tree");
+    std::fs::create_dir_all(tree.join("a/b")).unwrap();
+    std::fs::write(tree.join("a/it"), noise(70_000, 3)).unwrap();
+    std::fs::write(tree.join("empty"), b"").unwrap();
+    std::fs::hard_link(tree.join("a/it"), tree.join("a/b/same")).unwrap();
+    std::os::unix::fs::symlink("a", tree.join("link")).unwrap();
+    std::fs::write(tree.join("long".repeat(50)), noise(513, 4)).unwrap();
+    let state = store.empty_state("linux", "amd64", "").unwrap();
+    let write = |to: &mut dyn Write| {
+        silo_layer::pack_upper(&tree, 0, &[], to).map_err(|e| std::io::Error::other(e.to_string()))
+    };
+    let layer = store.build_layer("linux", &[], LayerFiles::Taken(&tree), write).unwrap().unwrap();
+    let entry = HistoryEntry { created: state.config.created, ..Default::default() };
+    let next = NextState { config: Default::default(), entry, layer: Some(layer.diff.clone()), author: None };
+    let state = store.next_state(&state, next).unwrap();
+    store.enter_state(&state, None, &[Reference::parse("odd:1").unwrap()]).unwrap();
+    assert!(!tree.exists());
+}
+
+#[test]
+fn a_layer_of_a_build_is_its_directory_and_a_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    built(dir.path(), &store);
+    assert_eq!(store.check().faults, [""; 0]);
+    let blobs = std::fs::read_dir(dir.path().join("content/sha256")).unwrap().count();
+    assert_eq!(blobs, 0, "an archive is kept beside the files");
+    let saved = save(&store).unwrap();
+    // Another start of this boot, then a power cut: all was on disk.
+    drop(store);
+    drop(ImageStore::open(dir.path(), |_| {}).unwrap());
+    mark(dir.path());
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    assert!(save(&store).unwrap() == saved, "another archive");
+    drop(store);
+    mark(dir.path());
+    std::fs::write(unpacked(dir.path(), "a/it"), noise(70_000, 5)).unwrap();
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    assert_eq!((store.list().len(), store.check().faults), (0, Vec::new()));
+}
+
+#[test]
+fn a_build_that_changed_nothing_keeps_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    let none =
+        store.build_layer("linux", &[], LayerFiles::Taken(&tree), |to| to.write_all(&[0; 1024])).unwrap();
+    assert!(none.is_none() && tree.is_dir());
+    let failed =
+        store.build_layer("linux", &[], LayerFiles::Taken(&tree), |_| Err(std::io::Error::other("no")));
+    assert!(failed.unwrap_err().to_string().contains("no") && tree.is_dir());
+    assert_eq!(std::fs::read_dir(dir.path().join("snapshots")).unwrap().count(), 0);
+}
+
+#[test]
+fn names_of_an_image_that_cannot_be_read_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    load(&store, one_odd());
+    drop(store);
+    drop(ImageStore::open(dir.path(), |_| {}).unwrap());
+    let mut records = std::fs::read_dir(dir.path().join("snapshots")).unwrap().flatten().map(|e| e.path());
+    let record = records.find(|p| p.extension().is_some_and(|x| x == "json")).unwrap();
+    let text = std::fs::read(&record).unwrap();
+    // Unreadable, not absent.
+    std::fs::write(&record, b"{").unwrap();
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    assert!(store.get("odd:1").is_err());
+    let other = archive("linux", &[windows(&[])], &[windows(&[])]);
+    load(&store, other);
+    store.remove("odd:1", false, false, &|_| Vec::new()).unwrap();
+    drop(store);
+    std::fs::write(&record, text).unwrap();
+    let store = ImageStore::open(dir.path(), |_| {}).unwrap();
+    assert!(store.get("odd:1").is_ok(), "its name is gone");
 }

@@ -103,6 +103,19 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Skips what is left of the entry's content, which the file `at` of the tree holds.
+    pub(crate) fn pass_over(&mut self, at: &Path) -> io::Result<()> {
+        if let Some(record) = &mut self.record {
+            record.file(at, self.left)?;
+        }
+        let skipped = io::copy(&mut (&mut *self.from).take(self.left), &mut io::sink())?;
+        if skipped < self.left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left = 0;
+        Ok(())
+    }
+
     /// Reads from the archive itself, telling the record.
     fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.from.read(buffer)?;

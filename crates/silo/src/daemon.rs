@@ -271,6 +271,11 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
     result
 }
 
+/// How long a daemon that ends may still hold its root.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// One daemon a root: held until the process ends, however it ends.
 fn lock(root: &Path) -> Result<std::fs::File, String> {
     std::fs::create_dir_all(root).map_err(|e| format!("making {}: {e}", root.display()))?;
@@ -281,7 +286,14 @@ fn lock(root: &Path) -> Result<std::fs::File, String> {
         .write(true)
         .open(&path)
         .map_err(|e| format!("{}: {e}", path.display()))?;
-    file.try_lock().map_err(|_| format!("another silo daemon uses {}", root.display()))?;
+    // One that was killed while it synced the file system holds it until that is done.
+    let until = std::time::Instant::now() + LOCK_LIMIT;
+    while file.try_lock().is_err() {
+        if std::time::Instant::now() > until {
+            return Err(format!("another silo daemon uses {}", root.display()));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
     Ok(file)
 }
 

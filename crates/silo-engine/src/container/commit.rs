@@ -1,6 +1,8 @@
 //! `commit`: a container's changes as a new image.
 
-use crate::engine::{Engine, blocking};
+use std::sync::Arc;
+
+use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::record::Status;
 use crate::spec::Config;
@@ -28,7 +30,13 @@ pub struct CommitOptions {
 impl Engine {
     /// Makes an image of a container; returns its ID.
     pub async fn commit(&self, name: &str, options: CommitOptions) -> Result<String> {
-        let entry = self.find(name)?;
+        let (engine, entry) = (self.clone(), self.find(name)?);
+        // A task of its own: who waits may go, and a removal must still wait for the files to be read.
+        let made = tokio::spawn(async move { engine.commit_entry(&entry, options).await });
+        made.await.map_err(|e| EngineError::internal(format!("a task panicked: {e}")))?
+    }
+
+    async fn commit_entry(&self, entry: &Arc<Entry>, options: CommitOptions) -> Result<String> {
         let _verb = entry.verb.lock().await;
         let record = entry.record();
         match record.state.status {
@@ -41,9 +49,9 @@ impl Engine {
             _ => {}
         }
         let frozen = match record.state.status {
-            Status::Running if options.pause => self.flush_and_freeze(&entry, Err).await?,
+            Status::Running if options.pause => self.flush_and_freeze(entry, Err).await?,
             _ => {
-                self.write_out(&entry).await?;
+                self.write_out(entry).await?;
                 false
             }
         };
@@ -82,7 +90,7 @@ impl Engine {
             };
             image::captured(guest, &changes, |write| engine.inner.images.commit(request, write))
         };
-        let result = match self.writable(&entry).await {
+        let result = match self.writable(entry).await {
             Ok(top) => blocking(move || commit(top)).await,
             Err(e) => Err(e),
         };
