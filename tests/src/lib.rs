@@ -1,5 +1,6 @@
 //! A real daemon of a test's own, driven by the stock docker client; nothing of it may be left at its end.
 
+pub mod builds;
 pub mod dockerd;
 pub mod http;
 pub mod images;

@@ -4,22 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use silo_tests::builds::{context, counts, put};
 use silo_tests::{Daemon, NANOSERVER, Said, only_under};
-
-/// A directory with these files.
-fn context(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, content) in files {
-        put(dir.path(), name, content);
-    }
-    dir
-}
-
-fn put(dir: &Path, name: &str, content: &str) {
-    let path = dir.join(name);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, content).unwrap();
-}
 
 fn command(d: &Daemon, dir: &Path, options: &[&str]) -> Command {
     let mut arguments = vec!["build"];
@@ -40,11 +26,6 @@ fn build(d: &Daemon, dir: &Path, options: &[&str]) -> String {
     let said = try_build(d, dir, options);
     assert_eq!(said.code, 0, "{options:?}: {said:?}\n{}", d.log());
     said.out
-}
-
-/// How many steps came from the cache, and how many ran as containers.
-fn counts(out: &str) -> (usize, usize) {
-    (out.matches("---> Using cache").count(), out.matches("---> Running in").count())
 }
 
 fn inspect(d: &Daemon, image: &str, format: &str) -> String {

@@ -159,8 +159,13 @@ fn tree(host: &str, image: &str, times_below: &[&str]) -> BTreeMap<String, Strin
     command.args(["-s", "KILL", "120", "sh", "-c", script, "sh", image]).env("DOCKER_HOST", host);
     let made = command.output().unwrap();
     assert!(made.status.success(), "{image}: {}", String::from_utf8_lossy(&made.stderr));
+    tree_of(&made.stdout, times_below)
+}
+
+/// The same of an archive.
+fn tree_of(archive: &[u8], times_below: &[&str]) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    for entry in tar::Archive::new(&made.stdout[..]).entries().unwrap() {
+    for entry in tar::Archive::new(archive).entries().unwrap() {
         let mut entry = entry.unwrap();
         let path = String::from_utf8_lossy(&entry.path_bytes())
             .trim_end_matches('/')
@@ -308,4 +313,51 @@ fn dockerd_makes_the_same_of_a_dockerfile() {
         isolation(),
         different.join("\n")
     );
+}
+
+#[test]
+fn skopeo_and_umoci_read_what_was_built() {
+    if !only_under("process", "an image is the same whatever built it") {
+        return;
+    }
+    let d = Daemon::empty();
+    import_slim(|a| d.ok(a));
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["files", "settings", "newer"] {
+        build(&d, context(name).path(), "built:1", &[]);
+        d.ok(&["save", "-o", &at("saved.tar"), "built:1"]);
+        let run = silo_tests::registry::run;
+        let layout = format!("oci:{}:1", at(name));
+        run("skopeo", &["copy", "-q", &format!("docker-archive:{}", at("saved.tar")), &layout]);
+        run("umoci", &["unpack", "--image", &format!("{}:1", at(name)), &at("bundle")]);
+        let packed =
+            Command::new("tar").args(["--numeric-owner", "-C", &at("bundle/rootfs"), "-c", "."]).output();
+        let (ours, theirs) = (tree(&d.host(), "built:1", &[]), tree_of(&packed.unwrap().stdout, &[]));
+        let paths = ours.keys().chain(theirs.keys()).collect::<std::collections::BTreeSet<_>>();
+        let different = paths.into_iter().filter(|path| ours.get(*path) != theirs.get(*path));
+        let different: Vec<String> = different
+            .map(|path| format!("/{path}: {:?}, umoci {:?}", ours.get(path), theirs.get(path)))
+            .collect();
+        assert!(ours.len() > 50 && different.is_empty(), "{name}: {}", different.join("\n"));
+        // The config too: skopeo passes it on, umoci makes the bundle's of it.
+        let told: Value = serde_json::from_str(&run("skopeo", &["inspect", "--config", &layout])).unwrap();
+        let ours: Vec<Value> = serde_json::from_str(&d.ok(&["image", "inspect", "built:1"])).unwrap();
+        for field in ["Env", "Cmd", "Entrypoint", "WorkingDir", "User", "Labels"] {
+            let (theirs, ours) = (&told["config"][field], &ours[0]["Config"][field]);
+            let is_none = |v: &Value| v.is_null() || *v == "";
+            assert!(
+                theirs == ours || is_none(theirs) && is_none(ours),
+                "{name} {field}: {ours}, skopeo {theirs}"
+            );
+        }
+        let bundle = std::fs::read_to_string(dir.path().join("bundle/config.json")).unwrap();
+        let bundle: Value = serde_json::from_str(&bundle).unwrap();
+        let environment = bundle["process"]["env"].as_array().unwrap();
+        assert!(
+            ours[0]["Config"]["Env"].as_array().unwrap().iter().all(|e| environment.contains(e)),
+            "{bundle}"
+        );
+        std::fs::remove_dir_all(dir.path().join("bundle")).unwrap();
+    }
 }

@@ -22,6 +22,7 @@ pub(crate) const RUN: &[&str] = &[
     "iproute2",
     "busybox-static",
     "skopeo",
+    "umoci",
     "procps",
     "binutils-mingw-w64-x86-64",
     "binutils",

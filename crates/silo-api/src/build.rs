@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use base64::Engine as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use silo_build::{BuildRequest, ContextSource};
+use silo_build::{BuildRequest, ContextSource, Secrets};
 use silo_engine::images::Credentials;
 use silo_engine::{CachePrune, CacheUsage, Engine};
 use tokio::io::Interest;
@@ -26,6 +26,9 @@ use crate::stream;
 
 /// Bytes that are read of the context of a build that is refused.
 const MOST_REFUSED: u64 = 64 << 20;
+
+/// Header of secrets, which Docker's API has no place for.
+const SECRETS: &str = "X-Silo-Build-Secrets";
 
 /// The connection that a request came by: whether its client is still there.
 #[derive(Debug, Clone)]
@@ -113,20 +116,39 @@ fn host_config(query: &Params) -> Answer<Value> {
     Ok(host)
 }
 
+/// base64 of either alphabet, padded or not.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&text).ok()
+}
+
+/// A header that is JSON in base64; without it nothing.
+fn encoded<T: DeserializeOwned + Default>(headers: &HeaderMap, name: &str) -> Answer<T> {
+    let Some(value) = headers.get(name) else { return Ok(T::default()) };
+    let bad = |why: &str| ApiError::bad(format!("invalid {name} header: {why}"));
+    let text = value.to_str().map_err(|_| bad("it is no base64"))?;
+    let bytes = from_base64(text).ok_or_else(|| bad("it is no base64"))?;
+    // What stands there is not told: it may be secret.
+    let value: Option<T> =
+        serde_json::from_slice(&bytes).map_err(|_| bad("it is not the JSON that it should be"))?;
+    Ok(value.unwrap_or_default())
+}
+
+/// `X-Silo-Build-Secrets`: values, each in base64, by their IDs.
+fn secrets(headers: &HeaderMap) -> Answer<Secrets> {
+    let all: BTreeMap<String, String> = encoded(headers, SECRETS)?;
+    let one = |(id, text): (String, String)| match from_base64(&text) {
+        Some(value) => Ok((id, value)),
+        None => Err(ApiError::bad(format!("invalid {SECRETS} header: {id} is no base64"))),
+    };
+    all.into_iter().map(one).collect()
+}
+
 /// `X-Registry-Config`: who asks, by registry.
 fn registry_config(headers: &HeaderMap) -> Answer<BTreeMap<String, Credentials>> {
-    let Some(text) = headers.get("x-registry-config").and_then(|h| h.to_str().ok()) else {
-        return Ok(BTreeMap::new());
-    };
-    let bad = |why: String| ApiError::bad(format!("invalid X-Registry-Config header: {why}"));
-    let text = text.trim().trim_end_matches('=').replace('+', "-").replace('/', "_");
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(&text)
-        .map_err(|_| bad("it is no base64".to_owned()))?;
-    let all: Option<BTreeMap<String, Credentials>> =
-        serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-    let all = all.unwrap_or_default().into_iter();
+    let all: BTreeMap<String, Credentials> = encoded(headers, "X-Registry-Config")?;
     Ok(all
+        .into_iter()
         .map(|(server, mut credentials)| {
             if credentials.serveraddress.is_empty() {
                 credentials.serveraddress.clone_from(&server);
@@ -168,6 +190,7 @@ fn request(query: &Params, headers: &HeaderMap) -> Answer<BuildRequest> {
         platform: query.get("platform").unwrap_or_default().to_owned(),
         container: decode::create(create)?,
         credentials: registry_config(headers)?,
+        secrets: secrets(headers)?,
         id: query.get("buildid").unwrap_or_default().to_owned(),
     })
 }

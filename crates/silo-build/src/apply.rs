@@ -5,11 +5,8 @@ use silo_engine::images::{ContainerConfig, Healthcheck};
 
 use crate::dockerfile::ast;
 use crate::dockerfile::ast::{Command, Instruction};
-use crate::dockerfile::{Arguments, Shell};
+use crate::dockerfile::{Arguments, Shell, exposed_ports};
 use crate::failure::{Failure, Result};
-
-/// Most ports that one word of `EXPOSE` may name.
-const MOST_PORTS: u32 = 65_535;
 
 /// The shell of the shell form.
 pub(crate) fn shell(config: &ContainerConfig, guest: &dyn Guest) -> Shell {
@@ -51,25 +48,6 @@ pub(crate) fn with_search_path(environment: &[String], guest: &dyn Guest) -> Vec
     environment.iter().cloned().chain(own).collect()
 }
 
-fn ports(word: &str) -> Result<Vec<String>> {
-    let invalid = || Failure::invalid(format!("invalid containerPort: {word}"));
-    let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(Failure::invalid(format!("invalid proto: {protocol}")));
-    }
-    // An address or host port before is dropped, as dockerd does.
-    let range = range.rsplit(':').next().unwrap_or(range);
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let number =
-        |text: &str| text.parse::<u32>().ok().filter(|n| (1..=MOST_PORTS).contains(n)).ok_or_else(invalid);
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        return Err(invalid());
-    }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
-
 fn add(list: &mut Vec<String>, item: String) {
     if !list.contains(&item) {
         list.push(item);
@@ -108,9 +86,7 @@ pub(crate) fn apply(
         }
         Instruction::Label(pairs) => config.labels.extend(pairs.iter().cloned()),
         Instruction::Expose(words) => {
-            for word in words {
-                config.exposed_ports.extend(ports(word)?);
-            }
+            config.exposed_ports.extend(exposed_ports(words).map_err(Failure::invalid)?);
             config.exposed_ports.sort();
             config.exposed_ports.dedup();
         }
@@ -182,12 +158,5 @@ mod tests {
         let windows = after(Os::Windows, &[entrypoint()]);
         assert_eq!(windows.entrypoint.unwrap(), ["cmd /S /C x $A"]);
         assert!(windows.args_escaped);
-    }
-
-    #[test]
-    fn ports_are_ranges_with_protocols() {
-        assert_eq!(ports("80-82/UDP").unwrap(), ["80/udp", "81/udp", "82/udp"]);
-        assert_eq!(ports("8080:80").unwrap(), ["80/tcp"]);
-        assert!(ports("x").is_err() && ports("0").is_err() && ports("9-8").is_err() && ports("1/x").is_err());
     }
 }

@@ -56,6 +56,7 @@ pub async fn build(
         };
         // Containers go before the client hears of the end.
         removals.finish().await;
+        engine.trim_build_cache();
         if let Err(failure) = result {
             output.failed(failure).await;
         }

@@ -14,7 +14,7 @@ mod url;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,9 +64,9 @@ impl Context {
     }
 
     /// Unpacks a tar stream, compressed in any way, as it comes. Owners are root's; what would lie outside is an error.
-    pub fn receive(body: Box<dyn Read + Send>, directory: &Path) -> Result<Self> {
+    pub fn receive(body: Box<dyn Read + Send>, directory: &Path, limits: &layer::Limits) -> Result<Self> {
         let context = Self::empty(directory)?;
-        unpack(body, directory)?;
+        unpack(body, directory, limits)?;
         Ok(context)
     }
 
@@ -76,9 +76,10 @@ impl Context {
         directory: &Path,
         settings: &Arc<RegistrySettings>,
         cancel: &Cancel,
+        limits: &layer::Limits,
     ) -> Result<Self> {
         let mut context = Self::empty(directory)?;
-        context.alone = remote::into(url, directory, settings, cancel)?;
+        context.alone = remote::into(url, directory, settings, cancel, limits)?;
         Ok(context)
     }
 
@@ -127,17 +128,19 @@ impl Context {
         let doing = || format!("reading {path}");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(&self.directory, flags, Mode::empty()).map_err(ContextError::io(doing()))?;
-        // A pipe of this name must not make anybody wait.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match silo_image::open_in_root(root.as_fd(), Path::new(path), flags) {
+        // A device of this name is not even opened before it is known what it is.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = match silo_image::open_in_root(root.as_fd(), Path::new(path), flags) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
             other => File::from(other.map_err(ContextError::io(doing()))?),
         };
-        if !file.metadata().map_err(ContextError::io(doing()))?.is_file() {
+        if !found.metadata().map_err(ContextError::io(doing()))?.is_file() {
             return Err(ContextError::Invalid(format!("{path} is no file")));
         }
+        let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        let file = file.map_err(ContextError::io(doing()))?;
         let mut bytes = Vec::new();
         file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(ContextError::io(doing()))?;
         if bytes.len() as u64 > LONGEST {
@@ -183,12 +186,13 @@ fn leave_out(directory: &Path, at: &Path, is_ignored: &dyn Fn(&Path) -> bool, de
 }
 
 /// Unpacks a tar, compressed in any way, into a directory that is there.
-fn unpack(body: Box<dyn Read + Send>, directory: &Path) -> Result<()> {
+fn unpack(body: Box<dyn Read + Send>, directory: &Path, limits: &layer::Limits) -> Result<()> {
     let doing = || "unpacking the context".to_owned();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = fs::open(directory, flags, Mode::empty()).map_err(ContextError::io(doing()))?;
     let mut plain = layer::decompress(body).map_err(ContextError::io(doing()))?;
-    layer::extract(root.as_fd(), Path::new("/"), &mut plain, &layer::ExtractOptions::default(), None)
+    let options = layer::ExtractOptions { limits: Some(limits.clone()), ..Default::default() };
+    layer::extract(root.as_fd(), Path::new("/"), &mut plain, &options, None)
         .map_err(|e| ContextError::Invalid(format!("{}: {e}", doing())))?;
     let _ = io::copy(&mut plain.take(MOST_AFTER), &mut io::sink());
     Ok(())

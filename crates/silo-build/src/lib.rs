@@ -21,14 +21,18 @@ pub mod plan;
 mod plan_tests;
 mod removals;
 mod request;
+mod room;
 mod run;
+mod secrets;
 mod sources;
 mod squash;
 mod stage;
 mod stages;
 mod steps;
+mod warnings;
 mod work;
 
 pub use build::build;
 pub use cancel::cancel;
 pub use request::{BuildRequest, ContextSource};
+pub use secrets::Secrets;

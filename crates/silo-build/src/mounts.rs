@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use silo_engine::guest::Guest;
 use silo_engine::images::{Digest, State, copy_up};
 use silo_engine::{Engine, InUse, MountSource, MountSpec};
+use silo_image::layer::Resolved;
 use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
@@ -14,6 +15,7 @@ use crate::copy::{Form, Hashes, Item, Request, Tree, prepare};
 use crate::dockerfile::ast::{Mount, MountKind, Sharing};
 use crate::failure::{Failure, Result};
 use crate::removals::Removals;
+use crate::secrets::{self, Secrets};
 
 /// Copies of one cache mount that builds have for themselves.
 const MOST_PRIVATE: usize = 64;
@@ -49,7 +51,10 @@ pub(crate) struct Files {
 #[derive(Default)]
 pub(crate) struct Mounts {
     pub(crate) specs: Vec<MountSpec>,
-    _copies: Vec<TempDir>,
+    /// Variables of secrets.
+    pub(crate) variables: Vec<String>,
+    copies: Vec<TempDir>,
+    _secrets: Vec<TempDir>,
     _turns: Vec<OwnedMutexGuard<()>>,
     _in_use: Vec<InUse>,
 }
@@ -63,6 +68,7 @@ pub(crate) struct Place<'p> {
     /// A directory for copies.
     pub(crate) scratch: &'p Path,
     pub(crate) removals: &'p Removals,
+    pub(crate) secrets: &'p Secrets,
 }
 
 impl Place<'_> {
@@ -70,7 +76,9 @@ impl Place<'_> {
     fn target(&self, mount: &Mount) -> Result<String> {
         let target = match (&mount.target, &mount.kind) {
             (Some(target), _) => target.clone(),
-            (None, MountKind::Secret { id, .. }) => format!("/run/secrets/{id}"),
+            (None, MountKind::Secret { id, .. }) => {
+                format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(id))
+            }
             (None, MountKind::Ssh { .. }) => String::new(),
             (None, _) => return Err(Failure::invalid("--mount: a target is needed")),
         };
@@ -86,20 +94,9 @@ fn io(doing: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Failure {
 pub(crate) fn meaning(mount: &Mount, files: Option<&Files>, hashes: &Hashes) -> Result<String> {
     let MountKind::Bind { source, .. } = &mount.kind else { return Ok(format!("{mount:?}")) };
     let Some(files) = files else { return Ok(format!("{mount:?}")) };
-    let request = Request {
-        verb: "RUN --mount",
-        items: vec![Item::Path { tree: files.tree.clone(), path: source.clone() }],
-        target: "/".into(),
-        into: true,
-        chown: None,
-        chmod: None,
-        parents: false,
-        exclude: None,
-        unpack_local: false,
-        unpack_fetched: false,
-        form: files.form,
-        lower: Vec::new(),
-    };
+    let path = files.tree.inside(source).map_err(Failure::invalid)?;
+    let items = vec![Item::Exact { tree: files.tree.clone(), path }];
+    let request = Request::new("RUN --mount", items, "/".into(), true, files.form);
     let prepared = prepare(request, hashes).map_err(|e| Failure::invalid(e.to_string()))?;
     Ok(format!("{mount:?} {}", prepared.digest()))
 }
@@ -149,13 +146,21 @@ impl Mounts {
             MountKind::Cache { read_only, .. } => {
                 (self.cache(place, &mount.kind, &target, files).await?, *read_only)
             }
-            MountKind::Secret { required: false, .. } | MountKind::Ssh { required: false, .. } => {
-                return Ok(());
-            }
-            MountKind::Secret { id, .. } => {
-                return Err(Failure::invalid(format!(
-                    "secret {id}: not found: the classic API, which this client speaks, has none"
-                )));
+            MountKind::Ssh { required: false, .. } => return Ok(()),
+            MountKind::Secret { id, env, required, mode, uid, gid } => {
+                let Some(value) = place.secrets.get(id, *required)? else { return Ok(()) };
+                if let Some(name) = env {
+                    self.variables.push(secrets::variable(name, id, value)?);
+                    // Only the variable, where no file is named.
+                    if mount.target.is_none() {
+                        return Ok(());
+                    }
+                }
+                let (engine, value, owner) = (place.engine.clone(), value.to_vec(), (*mode, *uid, *gid));
+                let made = place.removals.blocking(move || secrets::file(&engine, &value, owner));
+                let (directory, path) = made.await?;
+                self._secrets.push(directory);
+                (MountSource::Bind { source: text(&path)?, create: false }, true)
             }
             MountKind::Ssh { id, .. } => {
                 return Err(Failure::invalid(format!(
@@ -172,6 +177,11 @@ impl Mounts {
             non_recursive: false,
         });
         Ok(())
+    }
+
+    /// Directories that only this step's mounts show, of which a container that is left may have need.
+    pub(crate) fn own(&self) -> impl Iterator<Item = PathBuf> {
+        self.copies.iter().map(|copy| copy.path().to_owned())
     }
 
     /// Makes a file that the step's program is; its path in the guest.
@@ -213,7 +223,7 @@ impl Mounts {
         let (scratch, source) = (place.scratch.to_owned(), source.to_owned());
         let made = place.removals.blocking(move || bind(&scratch, &files, &source, writable));
         let (source, copy) = made.await?;
-        self._copies.extend(copy);
+        self.copies.extend(copy);
         Ok(source)
     }
 
@@ -243,8 +253,7 @@ impl Mounts {
         let made = place.removals.blocking(move || {
             let (path, made, in_use) = engine.cache_mount(&key, &description)?;
             if made {
-                let failed = |e: std::io::Error| Failure::internal(format!("cache mount {id}: {e}"));
-                begin_cache(&path, files.as_deref(), &source, owner).map_err(failed)?;
+                begin_cache(&path, files.as_deref(), &source, owner)?;
             }
             Ok((text(&path)?, in_use))
         });
@@ -254,19 +263,29 @@ impl Mounts {
     }
 }
 
+/// Where a mount's source leads among files: the path without links, in the spelling that it has there.
+fn source_of(files: &Files, source: &str) -> Result<Resolved> {
+    let failed = |why: String| Failure::invalid(format!("--mount: {source}: {why}"));
+    let path = files.tree.inside(source).map_err(failed)?;
+    files.tree.resolve(&path).map_err(|e| failed(e.to_string()))
+}
+
 /// Fills a new cache mount. `owner`: mode, user, group.
 fn begin_cache(
     path: &Path,
     files: Option<&Files>,
     source: &str,
     (mode, uid, gid): (u32, u32, u32),
-) -> std::io::Result<()> {
+) -> Result<()> {
     use std::os::unix::fs::{PermissionsExt, chown};
     if let Some(files) = files {
-        copy_up(&files.layers, files.form.files, Path::new(source.trim_start_matches('/')), path)?;
+        let from = source_of(files, source)?.path;
+        let failed = |e: std::io::Error| Failure::invalid(format!("--mount: {source}: {e}"));
+        copy_up(&files.layers, files.form.files, &from, path).map_err(failed)?;
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    chown(path, Some(uid), Some(gid))
+    let failed = |e: std::io::Error| Failure::internal(format!("a cache mount at {}: {e}", path.display()));
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    chown(path, Some(uid), Some(gid)).map_err(failed)
 }
 
 /// What a bind mount shows, and the copy that this may be.
@@ -278,7 +297,8 @@ fn bind(
 ) -> Result<(MountSource, Option<TempDir>)> {
     let failed = |e: std::io::Error| Failure::invalid(format!("--mount: {source}: {e}"));
     let missing = || Failure::invalid(format!("--mount: failed to find {source}: no such file or directory"));
-    let seen = files.tree.resolve(Path::new(source)).map_err(failed)?.seen.ok_or_else(missing)?;
+    let found = source_of(files, source)?;
+    let seen = found.seen.ok_or_else(missing)?;
     if files.layers.is_empty() && !writable {
         // Nothing changes the context.
         return Ok((MountSource::Bind { source: text(seen.path())?, create: false }, None));
@@ -296,7 +316,7 @@ fn bind(
                 (vec![parent], PathBuf::from(from.file_name().unwrap_or_default()))
             }
         },
-        false => (files.layers.clone(), PathBuf::from(source.trim_start_matches('/'))),
+        false => (files.layers.clone(), found.path),
     };
     let of = if files.layers.is_empty() { "" } else { files.form.files };
     copy_up(&layers, of, &inside, copy.path()).map_err(failed)?;

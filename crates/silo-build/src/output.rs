@@ -1,5 +1,6 @@
 //! The stream that a client prints: JSON lines as dockerd's builder writes them.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -23,7 +24,28 @@ pub(crate) struct Output {
     /// Told once whether there is anything to tell, or why there never will be.
     begins: Mutex<Option<oneshot::Sender<Result<()>>>>,
     /// What a quiet build would have said.
-    kept: Option<Mutex<Vec<Bytes>>>,
+    kept: Option<Mutex<Kept>>,
+}
+
+/// The last lines that were said.
+#[derive(Debug, Default)]
+struct Kept {
+    lines: VecDeque<Bytes>,
+    bytes: usize,
+    /// Bytes that had to go.
+    lost: u64,
+}
+
+impl Kept {
+    fn add(&mut self, line: Bytes) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.bytes > MOST_KEPT {
+            let Some(first) = self.lines.pop_front() else { break };
+            self.bytes -= first.len();
+            self.lost += first.len() as u64;
+        }
+    }
 }
 
 /// Which of a program's streams.
@@ -62,12 +84,7 @@ impl Output {
     pub(crate) async fn pass(&self, bytes: Bytes) {
         match &self.kept {
             None => self.send(bytes).await,
-            Some(kept) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                if kept.iter().map(Bytes::len).sum::<usize>() + bytes.len() <= MOST_KEPT {
-                    kept.push(bytes);
-                }
-            }
+            Some(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).add(bytes),
         }
     }
 
@@ -93,8 +110,13 @@ impl Output {
     pub(crate) async fn failed(&self, failure: Failure) {
         let kept = self.kept.as_ref();
         let kept = kept.map(|kept| std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner)));
-        for bytes in kept.into_iter().flatten() {
-            self.send(bytes).await;
+        if let Some(Kept { lines, lost, .. }) = kept {
+            if lost > 0 {
+                self.send(line(&json!({"stream": format!("[{lost} bytes before are left out]\n")}))).await;
+            }
+            for bytes in lines {
+                self.send(bytes).await;
+            }
         }
         // With nothing said before it is the answer's status.
         if self.begin(|| Err(failure.clone())) {
@@ -218,6 +240,16 @@ mod tests {
         assert_eq!(said("", &[(Stream::Err, b"x\n")]), ["\u{1b}[91mx\n\u{1b}[0m"]);
         assert_eq!(said("", &[(Stream::Out, "ä".as_bytes().split_at(1).0), (Stream::Out, &[0xa4])]), ["ä"]);
         assert_eq!(said("", &[(Stream::Out, &[0xff, b'\n'])]), ["\u{fffd}\n"]);
+    }
+
+    #[test]
+    fn of_a_quiet_build_the_end_is_kept() {
+        let mut kept = Kept::default();
+        for number in 0..40u8 {
+            kept.add(Bytes::from(vec![number; 64 << 10]));
+        }
+        assert_eq!((kept.lines.len(), kept.lost), (16, 24 * (64 << 10)));
+        assert_eq!(kept.lines.back().unwrap()[0], 39);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use silo_image::Platform;
 
 use crate::dockerfile::ast::{Dockerfile, Instruction, Lines, Stage, Step};
 use crate::dockerfile::{
-    DockerfileError, Globals, PREDEFINED, Result, expand_word, mount_from, parse_steps, suggest,
+    CHECK_ARGUMENT, DockerfileError, Globals, PREDEFINED, Result, expand_word, mount_from, parse_steps,
+    suggest,
 };
 
 /// What a build was asked for.
@@ -274,7 +275,7 @@ impl Plan {
         let declared: BTreeSet<&str> = declared.into_iter().collect();
         let given = self.globals.given.keys().map(String::as_str);
         let left: Vec<&str> = given
-            .filter(|name| !declared.contains(name) && !PREDEFINED.contains(name))
+            .filter(|name| !declared.contains(name) && !PREDEFINED.contains(name) && *name != CHECK_ARGUMENT)
             .filter(|name| !self.globals.declared.contains_key(*name))
             .collect();
         let names = left.join(" ");

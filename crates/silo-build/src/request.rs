@@ -6,6 +6,8 @@ use std::io::Read;
 use silo_engine::ContainerSpec;
 use silo_engine::images::Credentials;
 
+use crate::secrets::Secrets;
+
 /// A build as asked for.
 #[derive(Debug, Clone, Default)]
 pub struct BuildRequest {
@@ -39,6 +41,8 @@ pub struct BuildRequest {
     pub container: ContainerSpec,
     /// Who asks, by registry.
     pub credentials: BTreeMap<String, Credentials>,
+    /// What steps may ask for.
+    pub secrets: Secrets,
     /// By which the build may be cancelled.
     pub id: String,
 }

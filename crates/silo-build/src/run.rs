@@ -1,6 +1,7 @@
 //! A step as a container of the engine: made, started, listened to, and removed however the step ends.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use silo_engine::images::BuiltLayer;
 use silo_engine::{AttachOptions, ContainerId, ContainerSpec, Engine, Healthcheck, LogConfig, WaitCondition};
@@ -50,6 +51,8 @@ pub(crate) struct Program {
     pub(crate) spec: ContainerSpec,
     /// The command as an error names it.
     pub(crate) shown: String,
+    /// Directories of its mounts that nobody else has.
+    pub(crate) own: Vec<PathBuf>,
     /// What goes when the program does not run any more.
     pub(crate) held: Held,
 }
@@ -81,7 +84,7 @@ pub(crate) async fn run(
     let code = listen(engine, &id, output).await?;
     if code != 0 {
         if keep.failed {
-            keep_container(engine, &mut owned)?;
+            keep_container(engine, &mut owned, &program.own)?;
         }
         return Err(Failure::exit(
             format!("The command '{}' returned a non-zero code: {code}", program.shown),
@@ -90,7 +93,7 @@ pub(crate) async fn run(
     }
     let layer = engine.layer_of_container(&id.0, !keep.successful).await?;
     if keep.successful {
-        keep_container(engine, &mut owned)?;
+        keep_container(engine, &mut owned, &program.own)?;
     } else {
         output.say(&format!(" ---> Removed intermediate container {}", id.short())).await;
     }
@@ -106,10 +109,10 @@ pub(crate) async fn run(
     Ok(layer)
 }
 
-/// It is the user's from now on, and its image with it.
-fn keep_container(engine: &Engine, owned: &mut Owned) -> Result<()> {
+/// It is the user's from now on, and its image with it, and the directories that are its own.
+fn keep_container(engine: &Engine, owned: &mut Owned, own: &[PathBuf]) -> Result<()> {
     if let Some(id) = owned.id.take() {
-        engine.hand_over(&id.0)?;
+        engine.hand_over(&id.0, own)?;
     }
     Ok(())
 }

@@ -44,10 +44,11 @@ pub(crate) async fn context(
     let (directory, name) = (scratch.join("context"), name.to_owned());
     let (registries, cancel) = (engine.config().registries.clone(), Cancel::default());
     let _end = OnDrop(cancel.clone());
+    let limits = crate::room::limits(engine)?;
     let received = removals.blocking(move || {
         let context = match source {
-            ContextSource::Archive(body) => Context::receive(body, &directory)?,
-            ContextSource::Remote(url) => Context::remote(&url, &directory, &registries, &cancel)?,
+            ContextSource::Archive(body) => Context::receive(body, &directory, &limits)?,
+            ContextSource::Remote(url) => Context::remote(&url, &directory, &registries, &cancel, &limits)?,
         };
         let (text, file) = context.dockerfile(&name)?;
         if let Some(patterns) = context.ignore_file(&file)? {

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use silo_engine::Engine;
 use silo_engine::guest::{self, Guest, Os};
 use silo_engine::images::{BuiltLayer, ContainerConfig, State};
+use silo_engine::{Engine, Hidden};
 
 use crate::apply::{self, Said};
 use crate::copy::{Form, Item, Prepared, Request, Tree, prepare};
 use crate::dockerfile::ast;
 use crate::dockerfile::ast::{Instruction, Lines, MountKind, RunNetwork, Source, Transfer};
 use crate::dockerfile::{
-    Program, Scope, Shell, comment, nop_history, run_history, transfer_history, workdir_history,
+    Program, Scope, Shell, comment, nop_history, run_history, transfer_history, undefined, workdir_history,
 };
 use crate::failure::{Failure, Result, blocking};
 use crate::mounts::{self, Files, Mounts, Place};
@@ -111,7 +111,15 @@ pub(crate) async fn build<'s>(work: &'s Work<'s>, index: usize) -> Result<StageE
     let seen = apply::with_search_path(&config.env, guest);
     let scope = match of_stage {
         Some(end) => end.scope.based_on_this(),
-        None => Scope::new(&work.plan.globals, work.plan.escape, &seen, guest.env_case_sensitive()),
+        None => {
+            let image = &state.config;
+            // Where nobody says what is built for, the image does.
+            let globals = match work.request.platform.is_empty() {
+                true => work.plan.globals.for_platform(&image.os, &image.architecture, &image.variant),
+                false => work.plan.globals.clone(),
+            };
+            Scope::new(&globals, work.plan.escape, &seen, guest.env_case_sensitive())
+        }
     };
     let begin = work.engine.images().state(state.id.as_str());
     let begin = match of_stage {
@@ -139,6 +147,7 @@ pub(crate) async fn build<'s>(work: &'s Work<'s>, index: usize) -> Result<StageE
     for step in &stage.steps {
         number += 1;
         this.output.say(&format!("Step {number}/{total} : {}", step.text)).await;
+        work.warnings.add(undefined(step, &this.scope)).map_err(at(step.lines, &step.text))?;
         this.instruction(step).await.map_err(at(step.lines, &step.text))?;
     }
     let is_last = index + 1 == work.plan.stages.len();
@@ -248,20 +257,12 @@ impl<'s> Stage<'s> {
         let separators: &[char] = if form(self.guest).windows { &['/', '\\'] } else { &['/'] };
         let last = target.rsplit(separators).next().unwrap_or_default();
         let path = self.guest.path_in_root(target, &self.config.working_dir);
-        Ok(Request {
-            verb,
-            items,
-            target: path.map_err(|e| Failure::invalid(e.to_string()))?.0,
-            into: matches!(last, "" | "." | ".."),
-            chown: None,
-            chmod: None,
-            parents: false,
-            exclude: None,
-            unpack_local: false,
-            unpack_fetched: false,
-            form: form(self.guest),
-            lower: layers(self.work.engine, &self.steps.state)?,
-        })
+        let path = path.map_err(|e| Failure::invalid(e.to_string()))?.0;
+        let into = matches!(last, "" | "." | "..");
+        let mut request = Request::new(verb, items, path, into, form(self.guest));
+        request.lower = layers(self.work.engine, &self.steps.state)?;
+        request.limits = crate::room::limits(self.work.engine)?;
+        Ok(request)
     }
 
     /// What `--from` or `from=` names.
@@ -382,6 +383,7 @@ impl<'s> Stage<'s> {
             working_dir: &self.config.working_dir,
             scratch: self.work.scratch,
             removals: self.work.removals,
+            secrets: &self.work.request.secrets,
         };
         let mut made = Mounts::locked(place, &run.mounts).await?;
         for (mount, files) in run.mounts.iter().zip(&shown) {
@@ -410,10 +412,12 @@ impl<'s> Stage<'s> {
         config.env.clone_from(&self.config.env);
         config.env.extend(self.scope.arguments().into_iter().map(|(name, value)| format!("{name}={value}")));
         spec.mounts.append(&mut made.specs);
+        spec.hidden_env = Hidden(std::mem::take(&mut made.variables));
         let request = self.work.request;
         let keep =
             Keep { successful: !request.remove && !request.force_remove, failed: !request.force_remove };
-        let program = run::Program { spec, shown, held: Box::new((made, scripts)) };
+        let own = made.own().chain([scripts.path().to_owned()]).collect();
+        let program = run::Program { spec, shown, own, held: Box::new((made, scripts)) };
         // Not while another stage is waited for, which would wait for this one's turn.
         let turn = self.work.running.acquire().await;
         let layer = run::run(self.work.engine, program, keep, self.work.removals, &mut self.output).await?;

@@ -16,6 +16,7 @@ use crate::output::Output;
 use crate::plan::Plan;
 use crate::removals::Removals;
 use crate::request::BuildRequest;
+use crate::warnings::Warnings;
 
 /// Builds the stage of an index.
 pub(crate) type BuildStage = for<'s> fn(&'s Work<'s>, usize) -> BoxFuture<'s, Result<StageEnd>>;
@@ -34,6 +35,7 @@ pub(crate) struct Work<'w> {
     pub(crate) file: String,
     pub(crate) plan: Plan,
     pub(crate) cache_from: Vec<State>,
+    pub(crate) warnings: Warnings,
     /// What is built for, where nobody says otherwise.
     pub(crate) platform: Platform,
     pub(crate) ends: Vec<OnceCell<StageEnd>>,

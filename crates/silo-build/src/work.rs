@@ -8,13 +8,15 @@ use silo_engine::images::{Platform, Reference};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::copy::Hashes;
-use crate::dockerfile::parse;
+use crate::dockerfile::ast::CheckOptions;
+use crate::dockerfile::{CHECK_ARGUMENT, check, parse};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, StageOutput};
 use crate::plan::{Plan, PlanOptions};
 use crate::removals::Removals;
 use crate::request::{BuildRequest, ContextSource};
 use crate::stages::Work;
+use crate::warnings::Warnings;
 
 /// The platform that a build is for, and the one that it runs on.
 fn platforms(request: &BuildRequest) -> Result<(Platform, Platform)> {
@@ -51,8 +53,19 @@ pub(crate) async fn work(
         build_platform,
     };
     let plan = Plan::of(&dockerfile, &options).map_err(Failure::from)?;
-    for (warning, _) in &dockerfile.warnings {
-        output.say(&format!("[Warning] {warning}\n")).await;
+    let warnings = Warnings::new(match request.arguments.get(CHECK_ARGUMENT).and_then(Option::as_deref) {
+        Some(text) => CheckOptions::parse(text).map_err(Failure::invalid)?,
+        None => dockerfile.checks.clone(),
+    });
+    if warnings.wants("NoEmptyContinuation") {
+        for (warning, _) in &dockerfile.warnings {
+            output.say(&format!("[Warning] {warning}\n")).await;
+        }
+    }
+    let found = check(&dockerfile, &|index| plan.stages.get(index).is_some_and(|stage| stage.needed));
+    if let Err(failure) = warnings.add(found) {
+        warnings.tell(output, &file).await;
+        return Err(failure);
     }
     let total = plan.step_count();
     for (number, step) in plan.arguments.iter().enumerate() {
@@ -74,10 +87,17 @@ pub(crate) async fn work(
         plan,
         platform,
         cache_from,
+        warnings,
         running: Semaphore::new(2 * std::thread::available_parallelism().map_or(1, usize::from)),
     };
     let needed: Vec<usize> = (0..work.plan.stages.len()).filter(|i| work.plan.stages[*i].needed).collect();
-    let ends = try_join_all(needed.iter().map(|index| work.stage(*index))).await?;
+    let ends = match try_join_all(needed.iter().map(|index| work.stage(*index))).await {
+        Ok(ends) => ends,
+        Err(failure) => {
+            work.warnings.tell(output, &work.file).await;
+            return Err(failure);
+        }
+    };
     let last = ends.last().ok_or_else(|| Failure::internal("no stage was built"))?;
     if let Some(warning) = work.plan.unconsumed(ends.iter().flat_map(|end| end.scope.declared())) {
         output.say(&warning).await;
@@ -91,5 +111,6 @@ pub(crate) async fn work(
     let id = engine.enter_built(state, &last.base, names).await?;
     let shown: Vec<String> = names.iter().map(Reference::familiar).collect();
     output.built(&id, &shown).await;
+    work.warnings.tell(output, &work.file).await;
     Ok(())
 }

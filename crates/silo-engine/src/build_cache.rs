@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use silo_image::{BuiltLayer, HistoryEntry};
 use tempfile::TempDir;
 
+use crate::build_limit::oldest_first;
 use crate::build_records::{BuildCache, CACHE_MOUNT, CacheRecord, CacheUsage, InUse, Kept};
 use crate::db::Table;
 use crate::engine::{Engine, blocking};
@@ -28,6 +29,9 @@ pub struct CachePrune {
     /// `until`, `id`, `type`, `description`, `inuse`, `shared`, `private`.
     pub filters: Filters,
 }
+
+/// Directory of secrets, beside the sockets.
+const SECRETS: &str = "build-secrets";
 
 const FILTERS: &[&str] =
     &["until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"];
@@ -183,11 +187,42 @@ impl Engine {
                 && flags.1.is_none_or(|f| f == one.shared)
                 && flags.2.is_none_or(|f| f != one.shared)
         };
+        self.remove_cached(wanted, prune.keep_storage)
+    }
+
+    /// Removes of the cache what is above its ceiling, if it has one and nobody does that already; it is not waited for.
+    pub fn trim_build_cache(&self) {
+        let Some(limit) = self.inner.config.builds.cache_limit else { return };
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || match engine.trim_to(limit) {
+            Ok((0, _)) => {}
+            Ok((records, bytes)) => {
+                tracing::info!(
+                    "the cache of builds: {records} records above {limit} bytes removed, {bytes} bytes freed"
+                );
+            }
+            Err(e) => tracing::warn!("removing what is too much of the cache of builds: {e}"),
+        });
+    }
+
+    /// Removes the records that were not used for longest and that nobody has, until `limit` bytes are left; how many, and the
+    /// bytes that were freed.
+    fn trim_to(&self, limit: u64) -> Result<(usize, u64)> {
+        let Ok(_one) = self.cache().trimming.try_lock() else { return Ok((0, 0)) };
+        let own: u64 = self.cache_usage().iter().filter(|one| !one.shared).map(|one| one.record.size).sum();
+        if own <= limit {
+            return Ok((0, 0));
+        }
+        let (ids, freed) = self.remove_cached(|one| !one.shared && !one.in_use, limit.max(1))?;
+        Ok((ids.len(), freed))
+    }
+
+    /// Removes records until no more than `keep` bytes are left of what no image has (0: all of them).
+    fn remove_cached(&self, wanted: impl Fn(&CacheUsage) -> bool, keep: u64) -> Result<(Vec<String>, u64)> {
         let mut all = self.cache_usage();
-        let total: u64 = all.iter().map(|one| one.record.size).sum();
-        // What was not used for longest goes first.
-        all.sort_by_key(|one| one.record.last_used.unwrap_or(one.record.created));
-        let (ids, aside) = self.forget_cached(all.into_iter().filter(wanted), total, prune.keep_storage)?;
+        let total: u64 = all.iter().filter(|one| !one.shared).map(|one| one.record.size).sum();
+        oldest_first(&mut all);
+        let (ids, aside) = self.forget_cached(all.into_iter().filter(wanted), total, keep)?;
         let mut freed = 0;
         for (directory, size) in aside {
             match directory.close() {
@@ -212,12 +247,12 @@ impl Engine {
     ) -> Result<(Vec<String>, Vec<Aside>)> {
         let mut records = lock(&self.cache().records);
         let (mut gone, mut held) = (Vec::new(), Vec::new());
-        for CacheUsage { record, .. } in unwanted {
+        for CacheUsage { record, shared, .. } in unwanted {
             if keep > 0 && total <= keep {
                 break;
             }
             let Some(alone) = self.cache().hold_alone(&record.key) else { continue };
-            total = total.saturating_sub(record.size);
+            total = total.saturating_sub(if shared { 0 } else { record.size });
             held.push(alone);
             gone.push(record);
         }
@@ -243,6 +278,23 @@ impl Engine {
             }
         }
         Ok((gone.iter().map(|record| record.id().to_owned()).collect(), aside))
+    }
+
+    /// Where secrets of builds may lie while a step has them: in memory, if the directory of sockets is there.
+    pub fn secret_scratch(&self) -> std::io::Result<PathBuf> {
+        use std::os::unix::fs::DirBuilderExt;
+        const TMPFS: i64 = 0x0102_1994;
+        let at = self.inner.config.run.join(SECRETS);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&at)?;
+        match rustix::fs::statfs(&at)?.f_type as i64 {
+            TMPFS => Ok(at),
+            _ => Ok(self.scratch()),
+        }
+    }
+
+    /// Secrets that a crash has left.
+    pub(crate) fn sweep_secrets(&self) {
+        let _ = std::fs::remove_dir_all(self.inner.config.run.join(SECRETS));
     }
 
     /// Directories of cache mounts without a record, which a crash has left.

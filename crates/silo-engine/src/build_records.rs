@@ -60,6 +60,8 @@ pub struct CacheUsage {
 pub(crate) struct BuildCache {
     pub(crate) records: Mutex<HashMap<String, Kept>>,
     pub(crate) in_use: Arc<Mutex<HashMap<String, u32>>>,
+    /// Held by who removes what is above the ceiling.
+    pub(crate) trimming: Mutex<()>,
 }
 
 /// A record with what keeps its layer.

@@ -54,6 +54,8 @@ pub struct EngineConfig {
     pub bases: BaseSettings,
     /// How registries are reached.
     pub registries: std::sync::Arc<silo_image::RegistrySettings>,
+    /// What builds may take.
+    pub builds: crate::build_limit::BuildSettings,
 }
 
 /// Everything that exists. A handle: cheap to clone.

@@ -5,6 +5,7 @@
 
 mod bases;
 mod build_cache;
+mod build_limit;
 mod build_records;
 mod bundle;
 mod container;
@@ -34,6 +35,7 @@ mod volume;
 mod volumes;
 
 pub use build_cache::CachePrune;
+pub use build_limit::BuildSettings;
 pub use build_records::{CACHE_MOUNT, CacheRecord, CacheUsage, InUse, REGULAR};
 pub use container::{
     AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update,

@@ -48,6 +48,7 @@ impl Engine {
             }
             sweeping.sweep_directories();
             sweeping.sweep_cache_mounts();
+            sweeping.sweep_secrets();
             sweeping.sweep_copies(&sweeping.config().run);
             sweeping.sweep_spares();
             // This version may write others.

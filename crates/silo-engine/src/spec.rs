@@ -6,6 +6,16 @@ use serde::{Deserialize, Serialize};
 use silo_guest::{Limits, Security};
 use silo_sandbox::Isolation;
 
+/// Variables (`NAME=value`) that a container has and no record, answer or log.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Hidden(pub Vec<String>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} hidden", self.0.len())
+    }
+}
+
 /// A container as requested. Stored in the database as it is here.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,6 +60,9 @@ pub struct ContainerSpec {
     /// A step of a build runs in it: it is nobody's once the daemon that builds is gone.
     #[serde(default)]
     pub of_build: bool,
+    /// Variables of a build's secrets.
+    #[serde(skip)]
+    pub hidden_env: Hidden,
     /// `--init`.
     pub init: bool,
     /// `--log-driver`, `--log-opt`.

@@ -191,7 +191,8 @@ impl ImageStore {
         }
         spool.seek(SeekFrom::Start(0)).map_err(failed())?;
         let mut roots = std::collections::BTreeSet::new();
-        for entry in tar::Archive::new(&spool).entries_with_seek().map_err(failed())? {
+        let bounded = silo_layer::BoundedHeaders::new(&spool);
+        for entry in tar::Archive::new(bounded).entries().map_err(failed())? {
             let name = entry.map_err(failed())?.path_bytes().into_owned();
             let name = String::from_utf8_lossy(&name).into_owned();
             roots.extend(name.split('/').find(|part| !matches!(*part, "" | ".")).map(str::to_owned));

@@ -107,7 +107,7 @@ impl<'a> Members<'a> {
         let known: HashMap<Digest, LayerRecord> =
             store.layers.all().into_iter().map(|record| (record.diff.clone(), record)).collect();
         let bad = |e: io::Error| ImageError::Invalid(format!("the image archive cannot be read: {e}"));
-        let mut archive = tar::Archive::new(tar);
+        let mut archive = tar::Archive::new(silo_layer::BoundedHeaders::new(tar));
         for (number, entry) in archive.entries().map_err(bad)?.enumerate() {
             let mut entry = entry.map_err(bad)?;
             if number >= MAX_MEMBERS {

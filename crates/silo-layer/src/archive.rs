@@ -10,7 +10,7 @@ use crate::LayerError;
 use crate::record::Record;
 
 /// Largest extension header (names, attributes) that is taken.
-const LARGEST_EXTENSION: u64 = 1 << 20;
+pub(crate) const LARGEST_EXTENSION: u64 = 1 << 20;
 /// Bytes that are read and written at once.
 const PIECE: usize = 128 << 10;
 
@@ -270,7 +270,7 @@ pub fn is_tar_header(block: &[u8; 512]) -> bool {
     is_sound(&header)
 }
 
-fn is_sound(header: &Header) -> bool {
+pub(crate) fn is_sound(header: &Header) -> bool {
     let bytes = header.as_bytes().iter().enumerate();
     let sum = bytes.map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
     header.cksum().ok() == Some(sum)

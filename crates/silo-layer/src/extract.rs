@@ -10,6 +10,7 @@ use silo_sys::beneath;
 use crate::LayerError;
 use crate::archive::Reader;
 use crate::place::{Place, clean};
+use crate::unpack::{Counter, Limits};
 
 /// How [`extract`] treats what is there and whom it gives the files to.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct ExtractOptions {
     pub owner: Option<(u32, u32)>,
     /// Added to every owner.
     pub id_offset: u32,
+    /// How much the archive may have; `None`: as much as there is room for.
+    pub limits: Option<Limits>,
 }
 
 /// Where an entry of this name goes, an absolute path inside the root; `None`: it is the directory extracted into. The error
@@ -54,7 +57,11 @@ pub fn extract(
     place.id_offset = options.id_offset;
     place.no_overwrite_dir_non_dir = options.no_overwrite_dir_non_dir;
     let mut reader = Reader::new(tar);
+    let mut counter = options.limits.as_ref().map(Counter::new);
     while let Some(mut item) = reader.next()? {
+        if let Some(counter) = &mut counter {
+            counter.entry(&item)?;
+        }
         let mut at = |name: &[u8]| match &mut places {
             Some(places) => match places(name) {
                 Ok(at) => Ok(at.map(|at| at.strip_prefix("/").unwrap_or(&at).to_owned())),

@@ -12,6 +12,8 @@ use silo_engine::{BaseSettings, Engine, EngineConfig};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::build_options::BuildArguments;
+
 /// Settings; each may stand in the file of `--config` under the same name, and a flag wins.
 #[derive(Args, Deserialize, Default, Debug)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -50,6 +52,9 @@ pub(crate) struct DaemonArguments {
     /// Sandboxes kept ready for containers to come, at most; 0: none [4]
     #[arg(long)]
     pool: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    builds: BuildArguments,
     #[command(flatten)]
     #[serde(flatten)]
     bases: BaseArguments,
@@ -195,6 +200,7 @@ impl DaemonArguments {
             isolation: self.isolation.or(file.isolation),
             vm_dir: self.vm_dir.or(file.vm_dir),
             pool: self.pool.or(file.pool),
+            builds: self.builds.over(file.builds),
             bases: self.bases.over(file.bases),
             registries: self.registries.over(file.registries),
         })
@@ -236,7 +242,9 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
     let socket = settings.socket.unwrap_or_else(|| run_dir.join("silo.sock"));
     let root = settings.root.unwrap_or_else(|| "/var/lib/silo".into());
     let isolation = settings.isolation.as_deref().unwrap_or("process");
+    let held = lock(&root)?;
     let config = EngineConfig {
+        builds: settings.builds.settings(&root)?,
         vm: settings.vm_dir.unwrap_or_else(|| root.join("vm")),
         root,
         registries: std::sync::Arc::new(settings.registries.settings()?),
@@ -249,7 +257,6 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
             .ok_or_else(|| format!("--isolation {isolation:?}: there are process and hyperv"))?,
         pool: settings.pool.unwrap_or(POOL),
     };
-    let _lock = lock(&config.root)?;
     let engine = Engine::open(config).await.map_err(|e| e.to_string())?;
     let listener = listen(&socket, settings.group.as_deref())?;
     tracing::info!("listening on {}", socket.display());
@@ -262,12 +269,14 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
         }
         tracing::info!("stopping; containers go on");
     };
+    engine.trim_build_cache();
     tokio::spawn(rest(engine.clone()));
     let served = engine.clone();
     let result = silo_api::serve(listener, served, stop).await.map_err(|e| format!("serving: {e}"));
     engine.empty_pool().await;
     engine.settle(SETTLE_LIMIT).await;
     let _ = std::fs::remove_file(&socket);
+    drop(held);
     result
 }
 

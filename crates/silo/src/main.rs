@@ -1,5 +1,6 @@
 //! The `silo` executable: arguments in, table or JSON out; `silo daemon` and `silo shim` are one call each.
 
+mod build_options;
 mod cli;
 mod daemon;
 
@@ -54,6 +55,8 @@ enum Command {
         #[command(flatten)]
         output: cli::Output,
     },
+    /// Build an image from a Dockerfile
+    Build(Box<cli::build::BuildArguments>),
     /// Check the store of images
     #[command(subcommand)]
     Image(cli::image::ImageCommand),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Pool { wait, output } => client().and_then(|c| cli::pool(&c, wait, &output)),
         Command::Ps { all, output } => client().and_then(|c| cli::ps(&c, all, &output)),
         Command::Image(command) => client().and_then(|c| cli::image::main(&c, command)),
+        Command::Build(arguments) => client().and_then(|c| cli::build::main(&c, &arguments)),
         Command::Vm(command) => client().and_then(|c| cli::vm::main(&c, command)),
         Command::Hive(command) => cli::hive::main(command),
         Command::Registry(command) => client().and_then(|c| cli::registry::main(&c, command)),

@@ -17,6 +17,7 @@ pub(super) fn into(
     directory: &Path,
     settings: &Arc<RegistrySettings>,
     cancel: &Cancel,
+    limits: &layer::Limits,
 ) -> Result<Option<String>, ContextError> {
     if let Some(source) = git_source(url) {
         clone(&source, directory, false, settings, cancel)?;
@@ -31,7 +32,7 @@ pub(super) fn into(
     let mut first = Vec::new();
     answer.body.by_ref().take(1 << 20).read_to_end(&mut first).map_err(doing())?;
     if is_archive(&first) {
-        unpack(Box::new(io::Cursor::new(first).chain(answer.body)), directory)?;
+        unpack(Box::new(io::Cursor::new(first).chain(answer.body)), directory, limits)?;
         return Ok(None);
     }
     answer.body.take(LONGEST).read_to_end(&mut first).map_err(doing())?;

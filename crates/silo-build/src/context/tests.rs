@@ -25,7 +25,7 @@ fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn receive(bytes: Vec<u8>, at: &Path) -> Result<Context> {
-    Context::receive(Box::new(io::Cursor::new(bytes)), at)
+    Context::receive(Box::new(io::Cursor::new(bytes)), at, &layer::Limits::default())
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn urls_lead_to_archives_dockerfiles_and_files() {
         answer("200 OK", "", b"file"),
         answer("200 OK", "", b"file"),
     ]);
-    let remote = |url: &str| Context::remote(url, &at, &settings, &cancel);
+    let remote = |url: &str| Context::remote(url, &at, &settings, &cancel, &layer::Limits::default());
     assert_eq!(remote(&format!("{host}/c.tar")).unwrap().dockerfile("").unwrap().0, "FROM tar\n");
     assert_eq!(remote(&format!("{host}/D")).unwrap().dockerfile("").unwrap().0, "FROM plain\n");
     let words = remote(&format!("{host}/page")).unwrap_err().to_string();
@@ -237,8 +237,10 @@ fn a_repository_is_checked_out_by_branch_commit_and_directory() {
     let served = serve_git(&dir.path().join("served"));
     let (settings, at) = (Arc::new(RegistrySettings::default()), dir.path().join("context"));
     let url = format!("git://127.0.0.1:{}/r", served.1);
-    let context =
-        |fragment: &str| Context::remote(&format!("{url}{fragment}"), &at, &settings, &Cancel::default());
+    let context = |fragment: &str| {
+        let limits = layer::Limits::default();
+        Context::remote(&format!("{url}{fragment}"), &at, &settings, &Cancel::default(), &limits)
+    };
     for (fragment, text) in [("", "two"), ("#main", "two"), ("#v2", "two"), (&*format!("#{first}"), "one")] {
         let context = context(fragment).unwrap();
         assert_eq!(context.dockerfile("").unwrap().0, format!("FROM {text}\n"), "{fragment}");

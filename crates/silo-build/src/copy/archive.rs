@@ -11,7 +11,7 @@ use rustix::fs::{self, Mode, OFlags};
 use silo_image::layer::{self, ExtractOptions};
 
 use super::nodes::{Content, Maker, Piece, attributes};
-use super::request::{CopyError, Doing};
+use super::request::{CopyError, Doing, Request};
 use super::tree::Tree;
 
 /// Whether a file is a tar, compressed or not, by what is in it.
@@ -32,8 +32,9 @@ pub(super) fn unpacked(
     path: &Path,
     at: &Path,
     chown: Option<(u32, u32)>,
-    windows: bool,
+    request: &Request,
 ) -> Result<Piece, CopyError> {
+    let windows = request.form.windows;
     let doing = || format!("unpacking {}", path.display());
     std::fs::create_dir(at).doing(doing)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -53,7 +54,8 @@ pub(super) fn unpacked(
         named.insert(inside.clone());
         Ok(Some(Path::new("/").join(&inside)).filter(|_| !inside.as_os_str().is_empty()))
     };
-    let options = ExtractOptions { keep_owner: true, owner: chown, ..ExtractOptions::default() };
+    let limits = Some(request.limits.clone());
+    let options = ExtractOptions { keep_owner: true, owner: chown, limits, ..ExtractOptions::default() };
     layer::extract(root.as_fd(), Path::new("/"), &mut plain, &options, Some(&mut places))
         .map_err(|e| CopyError::Refused(format!("unpacking {}: {e}", shown(path))))?;
     let maker = Maker { windows, chown: None, chmod: None, exclude: None, keep_owners: true };

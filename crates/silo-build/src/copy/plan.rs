@@ -12,7 +12,7 @@ use super::hash::Hashes;
 use super::mode::ModeChange;
 use super::nodes::{Content, Maker, Node, Piece};
 use super::request::{CopyError, Doing, Fetched, Item, Request};
-use super::tree::{Tree, roots};
+use super::tree::{Tree, roots, slashes};
 use super::{owner, pattern};
 
 type Result<T> = std::result::Result<T, CopyError>;
@@ -80,6 +80,7 @@ impl Finder<'_> {
     fn item(&mut self, item: &Item) -> Result<()> {
         match item {
             Item::Path { tree, path } => self.path(tree, path),
+            Item::Exact { tree, path } => self.found(tree, path, Path::new("")),
             Item::Bytes { name, content } => {
                 let mode = self.maker.changed(0o644, false);
                 let node = Node {
@@ -137,13 +138,7 @@ impl Finder<'_> {
 
     fn path(&mut self, tree: &Tree, written: &str) -> Result<()> {
         let windows = tree.windows || self.request.form.windows;
-        let mut text = if windows { written.replace('\\', "/") } else { written.to_owned() };
-        if windows && text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic() {
-            if !text[..1].eq_ignore_ascii_case("c") {
-                return Err(failed(self.request, format!("{written}: only drive C: has files of an image")));
-            }
-            text.drain(..2);
-        }
+        let text = slashes(written, windows).map_err(|why| failed(self.request, why))?;
         if tree.own && leads_out(&text) {
             return Err(failed(
                 self.request,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use silo_image::layer::Limits;
 
 use super::tree::Tree;
 
@@ -46,6 +47,13 @@ pub enum Item {
         tree: Arc<Tree>,
         /// As written.
         path: String,
+    },
+    /// What is at a path of a tree, as [`Tree::inside`] gives one.
+    Exact {
+        /// Where.
+        tree: Arc<Tree>,
+        /// Below the root.
+        path: PathBuf,
     },
     /// A heredoc.
     Bytes {
@@ -102,6 +110,29 @@ pub struct Request {
     pub form: Form,
     /// The unpacked layers below, uppermost first.
     pub lower: Vec<PathBuf>,
+    /// How much an archive may unpack to.
+    pub limits: Limits,
+}
+
+impl Request {
+    /// A copy to a target, with nothing else asked for.
+    pub fn new(verb: &'static str, items: Vec<Item>, target: PathBuf, into: bool, form: Form) -> Self {
+        Self {
+            verb,
+            items,
+            target,
+            into,
+            chown: None,
+            chmod: None,
+            parents: false,
+            exclude: None,
+            unpack_local: false,
+            unpack_fetched: false,
+            form,
+            lower: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// What was copied.

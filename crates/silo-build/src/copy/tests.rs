@@ -83,20 +83,8 @@ impl Yard {
         symlink("/app", layer.join("link")).unwrap();
         give(&layer.join("app"), 0o711, (3, 4), 5_000);
         give(&layer.join("etc"), 0o755, (0, 0), 6_000);
-        let request = Request {
-            verb: "COPY",
-            items: Vec::new(),
-            target: "/".into(),
-            into: false,
-            chown: None,
-            chmod: None,
-            parents: false,
-            exclude: None,
-            unpack_local: false,
-            unpack_fetched: false,
-            form: LINUX,
-            lower: vec![layer],
-        };
+        let mut request = Request::new("COPY", Vec::new(), "/".into(), false, LINUX);
+        request.lower.push(layer);
         Yard { dir, request, tops: 0 }
     }
 

@@ -42,7 +42,7 @@ impl Prepared {
             match &piece.archive {
                 Some(path) => {
                     let at = scratch.join(number.to_string());
-                    let piece = archive::unpacked(path, &at, self.chown, request.form.windows)?;
+                    let piece = archive::unpacked(path, &at, self.chown, request)?;
                     writer.piece(request, &piece, true)?;
                     std::fs::remove_dir_all(&at)
                         .map_err(CopyError::io(format!("removing {}", at.display())))?;

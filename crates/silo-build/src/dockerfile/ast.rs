@@ -20,6 +20,21 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// What a user should hear of, such as an unknown directive.
     pub warnings: Vec<(String, Lines)>,
+    /// Instructions with an empty line among their continuations.
+    pub empty_continuations: Vec<Lines>,
+    /// `# check=`.
+    pub checks: CheckOptions,
+}
+
+/// What is done with findings of the build checks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckOptions {
+    /// Rules that are not told.
+    pub skip: Vec<String>,
+    /// None is.
+    pub skip_all: bool,
+    /// A build with findings fails.
+    pub error: bool,
 }
 
 /// `FROM` and what follows it.

@@ -26,8 +26,14 @@ impl Instruction {
     /// # Errors
     /// As [`Step::expand`].
     pub fn expand(&self, scope: &Scope) -> Result<Self, String> {
+        self.expand_telling(scope, None)
+    }
+
+    /// As [`Self::expand`]; `unset` hears of variables that have no value.
+    pub(super) fn expand_telling(&self, scope: &Scope, unset: Option<&dyn Fn(&str)>) -> Result<Self, String> {
         let lookup = |name: &str| scope.get(name).map(str::to_owned);
-        let words = Words { how: Reading::new(scope.escape(), &lookup), spent: Cell::new(0) };
+        let how = Reading { unset, ..Reading::new(scope.escape(), &lookup) };
+        let words = Words { how, spent: Cell::new(0) };
         Ok(match self {
             Self::Add(transfer) => Self::Add(words.transfer(transfer)?),
             Self::Copy(transfer) => Self::Copy(words.transfer(transfer)?),

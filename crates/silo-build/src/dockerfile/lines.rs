@@ -26,6 +26,8 @@ pub(super) struct Reader<'a> {
     /// Lines read.
     line: u32,
     pub(super) escape: char,
+    /// The value of `# check=`, and its line.
+    pub(super) check: Option<(u32, String)>,
     /// Directives seen; `None` after the first line that is none.
     directives: Option<Vec<String>>,
 }
@@ -37,7 +39,7 @@ impl<'a> Reader<'a> {
             return Err(DockerfileError::new(Lines::default(), "", message));
         }
         let rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        Ok(Self { rest, line: 0, escape: '\\', directives: Some(Vec::new()) })
+        Ok(Self { rest, line: 0, escape: '\\', check: None, directives: Some(Vec::new()) })
     }
 
     /// Of the line read last.
@@ -97,6 +99,9 @@ impl<'a> Reader<'a> {
             return Err(self.error(format!("only one {name} parser directive can be used")));
         }
         let escape = name == "escape";
+        if name == "check" {
+            self.check = Some((self.line, value.to_owned()));
+        }
         seen.push(name);
         if escape {
             self.escape = match value {

@@ -1,6 +1,7 @@
 //! The Dockerfile language (Dockerfile reference, https://docs.docker.com/reference/dockerfile/).
 
 pub mod ast;
+mod checks;
 mod command;
 mod error;
 mod expand;
@@ -20,6 +21,7 @@ mod scope;
 mod shell_words;
 mod words;
 
+pub use checks::{CHECK_ARGUMENT, Warning, check, undefined};
 pub use command::{
     Arguments, Program, Shell, comment, nop_history, run_history, transfer_history, workdir_history,
 };

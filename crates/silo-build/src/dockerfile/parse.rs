@@ -1,6 +1,7 @@
 //! A Dockerfile's bytes → stages of instructions.
 
-use super::ast::{Argument, Dockerfile, Instruction, Lines, Stage, Step};
+use super::ast::{Argument, CheckOptions, Dockerfile, Instruction, Lines, Stage, Step};
+use super::checks;
 use super::error::{DockerfileError, Result};
 use super::flags::{Flags, Kind};
 use super::heredoc;
@@ -17,13 +18,20 @@ pub(super) const MAX_INSTRUCTIONS: usize = 10_000;
 /// What is wrong, with the instruction and its first line, in dockerd's words.
 pub fn parse(text: &[u8]) -> Result<Dockerfile> {
     let mut reader = Reader::new(text)?;
-    let mut file =
-        Dockerfile { escape: '\\', arguments: Vec::new(), stages: Vec::new(), warnings: Vec::new() };
+    let mut file = Dockerfile {
+        escape: '\\',
+        arguments: Vec::new(),
+        stages: Vec::new(),
+        warnings: Vec::new(),
+        empty_continuations: Vec::new(),
+        checks: CheckOptions::default(),
+    };
     let mut count = 0;
     while let Some((statement, empty)) = next(&mut reader)? {
         if let Some(lines) = empty {
             let text = format!("Empty continuation line found in: {}", statement.text());
             file.warnings.push((text, lines));
+            file.empty_continuations.push(lines);
         }
         count += 1;
         let (lines, text) = (statement.lines(), statement.text());
@@ -46,6 +54,10 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile> {
         }
     }
     file.escape = reader.escape;
+    if let Some((line, text)) = &reader.check {
+        let lines = Lines { first: *line, last: *line };
+        file.checks = checks::options(text).map_err(|why| DockerfileError::new(lines, "", why))?;
+    }
     if !file.warnings.is_empty() {
         let text = "Empty continuation lines will become errors in a future release.";
         file.warnings.push((text.to_owned(), Lines::default()));

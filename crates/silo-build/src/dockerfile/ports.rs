@@ -17,8 +17,10 @@ pub fn exposed_ports(words: &[String]) -> Result<Vec<String>, String> {
             return Err(format!("invalid proto: {protocol}"));
         }
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = match (first.parse::<u16>(), last.parse::<u16>()) {
-            (Ok(first), Ok(last)) if first <= last => (first, last),
+        // Go's numbers have no sign.
+        let number = |text: &str| text.parse::<u16>().ok().filter(|_| !text.starts_with('+'));
+        let (first, last) = match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => (first, last),
             _ => return Err(format!("invalid containerPort: {range}")),
         };
         ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
@@ -46,6 +48,8 @@ mod tests {
         );
         check(&["a"], Err("invalid containerPort: a"));
         check(&["70000"], Err("invalid containerPort: 70000"));
+        check(&["+1"], Err("invalid containerPort: +1"));
+        check(&["0"], Ok(&["0/tcp"]));
         check(&["9-8"], Err("invalid containerPort: 9-8"));
         check(&["80/x"], Err("invalid proto: x"));
         check(&["1:"], Err("no port specified: 1:<empty>"));

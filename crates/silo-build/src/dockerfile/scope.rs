@@ -71,6 +71,24 @@ impl Globals {
         given.or(default).or_else(declared).or_else(platform)
     }
 
+    /// The same where another platform is built for.
+    pub(crate) fn for_platform(self: &Arc<Self>, os: &str, architecture: &str, variant: &str) -> Arc<Self> {
+        let parts = [os, architecture, variant];
+        let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+        if self.platform.get("TARGETPLATFORM").is_some_and(|platform| *platform == text) {
+            return self.clone();
+        }
+        let mut other = Self::clone(self);
+        other.platform.extend([
+            ("TARGETPLATFORM", text),
+            ("TARGETOS", os.to_owned()),
+            ("TARGETOSVERSION", String::new()),
+            ("TARGETARCH", architecture.to_owned()),
+            ("TARGETVARIANT", variant.to_owned()),
+        ]);
+        Arc::new(other)
+    }
+
     /// What a name is in a `FROM` and in an `ARG` before the first one.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let known = self.declared.contains_key(name)
@@ -203,6 +221,13 @@ impl Scope {
         let mut recorded: Vec<String> = recorded.map(|(name, value)| format!("{name}={value}")).collect();
         recorded.sort();
         Some(recorded)
+    }
+
+    /// Whether a name is declared, with or without a value. `in_argument`: where `ARG`s before the first `FROM` count too.
+    pub(super) fn declares(&self, name: &str, in_argument: bool) -> bool {
+        self.declared.keys().any(|n| self.same(n, name))
+            || PREDEFINED.iter().any(|n| self.same(n, name))
+            || in_argument && self.globals.get(name).is_some()
     }
 
     /// Names that the stage has declared so far.

@@ -27,6 +27,8 @@ pub(super) struct Reading<'e> {
     pub(super) limit: usize,
     /// A variable's value.
     pub(super) lookup: &'e dyn Fn(&str) -> Option<String>,
+    /// Hears of variables that have no value, and for which nothing stands in.
+    pub(super) unset: Option<&'e dyn Fn(&str)>,
 }
 
 impl<'e> Reading<'e> {
@@ -40,6 +42,7 @@ impl<'e> Reading<'e> {
             keep_unset: false,
             limit: MAX_WORD,
             lookup,
+            unset: None,
         }
     }
 
@@ -114,6 +117,15 @@ impl Lexer<'_, '_> {
 
     fn get(&self, name: &str) -> Option<String> {
         (self.how.lookup)(name)
+    }
+
+    /// What a name alone is.
+    fn plain(&self, name: &str) -> Option<String> {
+        let value = self.get(name);
+        if let (None, Some(unset)) = (&value, self.how.unset) {
+            unset(name);
+        }
+        value
     }
 
     /// Up to `stop`, which is taken, or the end.
@@ -240,7 +252,7 @@ impl Lexer<'_, '_> {
             if name.is_empty() {
                 return Ok("$".to_owned());
             }
-            return Ok(match self.get(&name) {
+            return Ok(match self.plain(&name) {
                 Some(value) => value,
                 None if self.how.keep_unset => format!("${name}"),
                 None => String::new(),
@@ -255,7 +267,7 @@ impl Lexer<'_, '_> {
         let name = self.name();
         match self.rest.next() {
             None => Err(MISSING_BRACE.to_owned()),
-            Some('}') => Ok(match self.get(&name) {
+            Some('}') => Ok(match self.plain(&name) {
                 Some(value) => value,
                 None if self.how.keep_unset => format!("${{{name}}}"),
                 None => String::new(),

@@ -248,6 +248,7 @@ impl Engine {
             keep_owner,
             owner: None,
             id_offset: offset,
+            limits: None,
         };
         let guest = placement::guest(record.os)?;
         let (engine, shown) = (self.clone(), path.to_owned());

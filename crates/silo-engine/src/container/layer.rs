@@ -7,6 +7,7 @@ use silo_image::{BuiltLayer, LayerFiles, Reference, State};
 
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
+use crate::spec::MountSource;
 use crate::{image, placement};
 
 /// The files of a layer to be.
@@ -104,12 +105,38 @@ impl Engine {
         Ok(id.to_string())
     }
 
-    /// A build leaves a container to the user, and what it was made of as an image.
-    pub fn hand_over(&self, name: &str) -> Result<()> {
+    /// A build leaves a container to the user, and what it was made of as an image. `own`: directories of its mounts that go
+    /// with it; its other files of the build (the context, caches, secrets) it has no more.
+    pub fn hand_over(&self, name: &str, own: &[PathBuf]) -> Result<()> {
         let entry = self.find(name)?;
         let state = self.inner.images.state(&entry.with(|r| r.image_id.clone())).map_err(image::error)?;
         self.inner.images.enter_state(&state, None, &[]).map_err(image::error)?;
-        self.change(&entry, |r| r.spec.of_build = false)
+        let dir = self.dir(&entry.id);
+        let mut moved: Vec<(&PathBuf, PathBuf)> = Vec::new();
+        for (number, from) in own.iter().enumerate() {
+            let to = dir.join(format!("mount-{number}"));
+            std::fs::rename(from, &to)
+                .map_err(|e| EngineError::internal(format!("moving {}: {e}", from.display())))?;
+            moved.push((from, to));
+        }
+        // It is written again at the next start, without secrets.
+        if !entry.with(|r| r.spec.hidden_env.0.is_empty()) {
+            let bundle = dir.join("config.json");
+            std::fs::remove_file(&bundle)
+                .map_err(|e| EngineError::internal(format!("removing {}: {e}", bundle.display())))?;
+        }
+        self.change(&entry, |r| {
+            r.spec.of_build = false;
+            r.spec.hidden_env = Default::default();
+            r.spec.mounts.retain_mut(|mount| {
+                let MountSource::Bind { source, .. } = &mut mount.kind else { return true };
+                let found = moved.iter().find_map(|(from, to)| {
+                    Some(to.join(Path::new(source.as_str()).strip_prefix(from).ok()?))
+                });
+                let found = found.and_then(|path| path.into_os_string().into_string().ok());
+                found.map(|path| *source = path).is_some()
+            });
+        })
     }
 
     fn make_layer(&self, image: &str, top: &Top) -> Result<Option<BuiltLayer>> {

@@ -351,6 +351,7 @@ impl Engine {
         let mounts = self.mounts_of(record)?;
         let mut env: Vec<String> = spec.config.env.iter().filter(|e| is_set(e)).cloned().collect();
         env.extend(links.iter().flat_map(|l| l.env.iter().cloned()));
+        env.extend(spec.hidden_env.0.iter().cloned());
         let process = ProcessConfig {
             args: spec
                 .config

@@ -38,12 +38,21 @@ impl Client {
         }
     }
 
-    fn send(&self, method: &str, path: &str, body: Option<&mut dyn Read>) -> Result<Response, String> {
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Option<&mut dyn Read>,
+    ) -> Result<Response, String> {
         let at = |e: std::io::Error| format!("talking to the daemon at {}: {e}", self.socket.display());
         let mut stream = UnixStream::connect(&self.socket).map_err(at)?;
         stream.set_read_timeout(Some(SILENCE)).map_err(at)?;
         // HTTP/1.0 without keep-alive: the body ends with the connection.
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: silo\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
         head.push_str(if body.is_some() {
             "Transfer-Encoding: chunked\r\n\r\n"
         } else {
@@ -104,12 +113,12 @@ impl Client {
 
     /// GET, JSON.
     pub(crate) fn get(&self, path: &str) -> Result<Value, String> {
-        Self::whole(self.send("GET", path, None)?)
+        Self::whole(self.send("GET", path, &[], None)?)
     }
 
     /// GET, bytes: at most `most`.
     pub(crate) fn get_bytes(&self, path: &str, most: u64) -> Result<Vec<u8>, String> {
-        let response = self.send("GET", path, None)?;
+        let response = self.send("GET", path, &[], None)?;
         if response.status >= 400 {
             return Self::whole(response).map(|_| Vec::new());
         }
@@ -124,7 +133,7 @@ impl Client {
 
     /// DELETE.
     pub(crate) fn delete(&self, path: &str) -> Result<Value, String> {
-        Self::whole(self.send("DELETE", path, None)?)
+        Self::whole(self.send("DELETE", path, &[], None)?)
     }
 
     /// POST of a stream; `line` gets each JSON line of the answer.
@@ -132,9 +141,20 @@ impl Client {
         &self,
         path: &str,
         body: &mut dyn Read,
+        line: impl FnMut(Value) -> Result<(), String>,
+    ) -> Result<(), String> {
+        self.post_stream_with(path, &[], body, line)
+    }
+
+    /// The same with headers.
+    pub(crate) fn post_stream_with(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &mut dyn Read,
         mut line: impl FnMut(Value) -> Result<(), String>,
     ) -> Result<(), String> {
-        let response = self.send("POST", path, Some(body))?;
+        let response = self.send("POST", path, headers, Some(body))?;
         if response.status >= 400 {
             return Self::whole(response).map(|_| ());
         }

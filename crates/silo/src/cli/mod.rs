@@ -1,6 +1,7 @@
 //! The command line's own verbs, as tables or JSON.
 
 pub(crate) mod base;
+pub(crate) mod build;
 pub(crate) mod client;
 pub(crate) mod hive;
 pub(crate) mod image;

@@ -96,6 +96,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         cgroupns_mode: host.cgroupns_mode,
         auto_remove: host.auto_remove,
         of_build: false,
+        hidden_env: Default::default(),
         init: host.init,
         publish_all_ports: host.publish_all_ports,
         dns: host.dns,
