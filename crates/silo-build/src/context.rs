@@ -17,6 +17,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{self, Mode, OFlags};
 use silo_image::{Cancel, RegistrySettings, layer};
@@ -35,6 +36,8 @@ const IGNORE: &str = ".dockerignore";
 const LONGEST: u64 = 16 << 20;
 /// Bytes after an archive that are read, so that the client is not cut off while it sends them.
 const MOST_AFTER: u64 = 64 << 20;
+/// How long is read what follows.
+const DRAIN: Duration = Duration::from_secs(30);
 
 type Result<T> = std::result::Result<T, ContextError>;
 
@@ -192,8 +195,18 @@ fn unpack(body: Box<dyn Read + Send>, directory: &Path, limits: &layer::Limits) 
     let root = fs::open(directory, flags, Mode::empty()).map_err(ContextError::io(doing()))?;
     let mut plain = layer::decompress(body).map_err(ContextError::io(doing()))?;
     let options = layer::ExtractOptions { limits: Some(limits.clone()), ..Default::default() };
-    layer::extract(root.as_fd(), Path::new("/"), &mut plain, &options, None)
-        .map_err(|e| ContextError::Invalid(format!("{}: {e}", doing())))?;
-    let _ = io::copy(&mut plain.take(MOST_AFTER), &mut io::sink());
-    Ok(())
+    let unpacked = layer::extract(root.as_fd(), Path::new("/"), &mut plain, &options, None);
+    drain(&mut plain, if unpacked.is_ok() { MOST_AFTER } else { u64::MAX });
+    unpacked.map_err(|e| ContextError::Invalid(format!("{}: {e}", doing())))
+}
+
+/// Reads what a client still sends, for a while: one that cannot send would not read why.
+fn drain(from: &mut dyn Read, most: u64) {
+    let (began, mut left, mut buffer) = (Instant::now(), most, vec![0; 256 << 10]);
+    while left > 0 && began.elapsed() < DRAIN {
+        match from.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => left = left.saturating_sub(n as u64),
+        }
+    }
 }

@@ -229,10 +229,13 @@ impl<'a> Reader<'a> {
     fn skip(&mut self) -> io::Result<()> {
         let mut buffer = [0; 8192];
         let mut rest = self.left.saturating_add(self.padding);
+        let padding = self.padding;
         (self.left, self.padding) = (0, 0);
         while rest > 0 {
             let part = rest.min(buffer.len() as u64) as usize;
             match self.take(&mut buffer[..part])? {
+                // As Go's reader: `docker build -f -` ends its archive with the last byte of the Dockerfile.
+                0 if rest <= padding => return Ok(()),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => rest -= n as u64,
             }

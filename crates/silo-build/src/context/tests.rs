@@ -29,6 +29,16 @@ fn receive(bytes: Vec<u8>, at: &Path) -> Result<Context> {
 }
 
 #[test]
+fn an_archive_may_end_with_its_last_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = archive(&[("a", "x"), ("Dockerfile", "FROM x\n")]);
+    // Two members before, each of a header and a block.
+    let context = receive(whole[..1024 + 512 + 7].to_vec(), &dir.path().join("context")).unwrap();
+    assert_eq!(context.dockerfile("").unwrap().0, "FROM x\n");
+    assert!(receive(whole[..1024 + 512 + 6].to_vec(), &dir.path().join("cut")).is_err());
+}
+
+#[test]
 fn a_body_is_unpacked_and_what_is_ignored_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("context");
