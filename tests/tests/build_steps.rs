@@ -167,6 +167,9 @@ fn a_device_is_no_dockerfile() {
     header.set_device_major(5).unwrap();
     header.set_device_minor(2).unwrap();
     header.set_mode(0o666);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_size(0);
     archive.append_data(&mut header, "Dockerfile", &b""[..]).unwrap();
     let mut client = d.command(&["build", "-"]);
