@@ -58,7 +58,9 @@ fn parse_options(options: &[String]) -> Options {
             "unbindable" => set_propagation(&mut o, UNBINDABLE, false),
             "runbindable" => set_propagation(&mut o, UNBINDABLE, true),
             other => {
-                match (other.strip_prefix(mount::SUBPATH), other.strip_prefix(mount::NAMESPACE)) {
+                let namespace =
+                    other.strip_prefix(mount::NAMESPACE).or_else(|| other.strip_prefix(mount::MOUNTER));
+                match (other.strip_prefix(mount::SUBPATH), namespace) {
                     (Some(path), _) => o.subpath = Some(path.into()),
                     (_, Some(path)) => o.namespace = Some(path.into()),
                     _ => o.data.push(other.to_owned()),
@@ -166,20 +168,24 @@ fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
     let fd = match entry.typ().as_deref().unwrap_or("bind") {
         "overlay" => overlay(&options, mapping.as_ref(), stage)?,
         "bind" | "none" | "" => {
-            let fd = match (&options.namespace, &options.subpath) {
-                (Some(namespace), _) => std::fs::File::open(namespace)
-                    .and_then(|file| mount::clone_tree_of(file.into(), source, options.recursive))
-                    .map_err(context("binding out of", namespace))?,
-                (None, None) => {
-                    mount::clone_tree(source, options.recursive).map_err(context("binding", source))?
+            let (at, below) = (source.to_owned(), options.subpath.clone());
+            let shown = below.as_ref().map_or_else(|| source.to_owned(), |path| source.join(path));
+            let recursive = options.recursive;
+            let take = move || match below {
+                None => mount::clone_tree(&at, recursive),
+                Some(path) => {
+                    let flags = OFlags::PATH | OFlags::CLOEXEC;
+                    let below = beneath::open_beneath(open_path(&at)?, &path, flags, Mode::empty())?;
+                    mount::clone_tree_fd(&below, recursive)
                 }
-                (None, Some(path)) => open_path(source)
-                    .and_then(|root| {
-                        beneath::open_beneath(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    })
-                    .and_then(|at| mount::clone_tree_fd(&at, options.recursive))
-                    .map_err(context("binding", &source.join(path)))?,
             };
+            let fd = match &options.namespace {
+                Some(namespace) => std::fs::File::open(namespace)
+                    .and_then(|file| mount::in_namespace(file.into(), take))
+                    .map_err(context("binding out of", namespace)),
+                None => take(),
+            };
+            let fd = fd.map_err(context("binding", &shown))?;
             if let Some(mapping) = &mapping {
                 mount::set_idmap(&fd, options.recursive, mapping)
                     .map_err(context("mapping the ids of", source))?;

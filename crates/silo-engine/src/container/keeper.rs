@@ -18,6 +18,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result, guest_error, sandbox_error};
 use crate::ids::random_id;
+use crate::volume_mounts::HeldVolumes;
 use crate::placement::{self, Kernel};
 use crate::record::{ContainerId, ContainerRecord, Status};
 
@@ -40,7 +41,7 @@ const SHIM: &str = "files";
 pub(crate) struct Keeper {
     sandbox: Sandbox,
     /// Of a machine that was booted for the files: no other has them meanwhile.
-    turn: Option<OwnedMutexGuard<()>>,
+    turn: Option<(OwnedMutexGuard<()>, HeldVolumes)>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -195,20 +196,23 @@ impl Engine {
             isolation: record.isolation,
             machine: self.machine_config(&record),
             owner: record.id_range,
+            volumes: self.inner.volumes.root().to_owned(),
             files_of: Some(dir),
             ..Default::default()
         };
         let (engine, made) = (self.clone(), shims.clone());
-        blocking(move || {
+        let volumes = blocking(move || {
+            let volumes = engine.volumes_for_now(&record)?;
             engine.bundle_for_files(&record)?;
             std::fs::create_dir_all(&made)
-                .map_err(|e| EngineError::internal(format!("making {}: {e}", made.display())))
+                .map_err(|e| EngineError::internal(format!("making {}: {e}", made.display())))?;
+            Ok(volumes)
         })
         .await?;
         let failed = |e: SandboxError| EngineError::internal(format!("booting a machine for its files: {e}"));
         let (sandbox, _) =
             Sandbox::spawn(&self.inner.config.executable, &shims, &shim).await.map_err(failed)?;
-        let keeper = Keeper { sandbox, turn: Some(turn), runtime };
+        let keeper = Keeper { sandbox, turn: Some((turn, volumes)), runtime };
         keeper.sandbox.start(None).await.map_err(failed)?;
         Ok(keeper)
     }

@@ -16,6 +16,7 @@ mod list;
 mod log_files;
 mod logs;
 mod machine;
+mod mount_points;
 mod names;
 mod ready;
 mod remove;
