@@ -56,7 +56,10 @@ fn the_local_driver_speaks_as_dockerds() {
         arguments.extend(options);
         d.fails(&arguments, words);
     };
-    refused(&["a"], "create a: volume name is too short, names should be at least two alphanumeric characters");
+    refused(
+        &["a"],
+        "create a: volume name is too short, names should be at least two alphanumeric characters",
+    );
     refused(
         &["a b"],
         "create a b: \"a b\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path",
@@ -65,7 +68,10 @@ fn the_local_driver_speaks_as_dockerds() {
     refused(&["-o", "type=tmpfs", "vv"], "create vv: missing required option: \"device\"");
     refused(&["-o", "o=bind", "-o", "device=/x", "vv"], "create vv: missing required option: \"type\"");
     refused(&["-o", "size=10m", "vv"], "create vv: quota size requested but no quota support");
-    refused(&["-d", "glue", "vv"], "create vv: error looking up volume plugin glue: plugin \"glue\" not found");
+    refused(
+        &["-d", "glue", "vv"],
+        "create vv: error looking up volume plugin glue: plugin \"glue\" not found",
+    );
     assert_eq!(d.ok(&["volume", "ls", "-q"]), "");
 
     d.ok(&["volume", "create", "--label", "for=test", "--label", "empty", "plain"]);
@@ -114,7 +120,8 @@ fn the_local_driver_speaks_as_dockerds() {
     d.fails(&["volume", "rm", "none"], "get none: no such volume");
     d.ok(&["volume", "rm", "-f", "none"]);
     std::fs::write(place(&d, &anonymous).join("f"), vec![1; 200_000]).unwrap();
-    let usage = d.ok(&["system", "df", "-v", "--format", "{{range .Volumes}}{{.Name}} {{.Links}} {{.Size}};{{end}}"]);
+    let usage =
+        d.ok(&["system", "df", "-v", "--format", "{{range .Volumes}}{{.Name}} {{.Links}} {{.Size}};{{end}}"]);
     assert!(usage.contains(&format!("{anonymous} 0 2")) && usage.contains("plain 1 0B"), "{usage}");
     assert!(!usage.contains("memory"), "{usage}");
     assert!(d.ok(&["volume", "prune", "-f", "--filter", "label=none"]).contains("reclaimed space: 0B"));
@@ -137,7 +144,17 @@ fn a_mount_is_made_for_the_first_user_and_goes_with_the_last() {
     std::fs::write(device.join("f"), "of the host").unwrap();
     let option = format!("device={}", device.display());
     d.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &option, "bound"]);
-    d.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,uid=1000", "memory"]);
+    d.ok(&[
+        "volume",
+        "create",
+        "-o",
+        "type=tmpfs",
+        "-o",
+        "device=tmpfs",
+        "-o",
+        "o=size=1m,uid=1000",
+        "memory",
+    ]);
     let (bound, memory) = (place(&d, "bound"), place(&d, "memory"));
     let volumes = ["-v", "bound:/bound", "-v", "memory:/memory:nocopy"];
     let start = |d: &Daemon, name: &str, more: &[&str]| {
@@ -281,10 +298,17 @@ fn mounts_are_taken_in_all_their_spellings() {
 
     let at = |subpath: &str| format!("type=volume,src=vol,dst=/data,volume-subpath={subpath}");
     assert_eq!(run(&d, &["--mount", &at("sub/deep")], "ls /data"), "f");
-    assert_eq!(run(&d, &["--mount", &format!("{},readonly", at("in"))], "ls /data; ! touch /data/x 2> /dev/null"), "f");
-    let missing = format!("cannot access path {0}/none: lstat {0}/none: no such file or directory", vol.display());
+    assert_eq!(
+        run(&d, &["--mount", &format!("{},readonly", at("in"))], "ls /data; ! touch /data/x 2> /dev/null"),
+        "f"
+    );
+    let missing =
+        format!("cannot access path {0}/none: lstat {0}/none: no such file or directory", vol.display());
     d.fails(&["run", "--rm", "--mount", &at("none"), IMAGE, "true"], &missing);
-    d.fails(&["run", "--rm", "--mount", &at("out"), IMAGE, "true"], "path concatenation escapes the base directory");
+    d.fails(
+        &["run", "--rm", "--mount", &at("out"), IMAGE, "true"],
+        "path concatenation escapes the base directory",
+    );
     let line = "type=volume,src=made,dst=/m,volume-label=a=b,volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs";
     assert_eq!(run(&d, &["--mount", line], "grep -c ' /m ' /proc/mounts"), "1");
     let made = d.ok(&["volume", "inspect", "-f", "{{json .Labels}} {{json .Options}}", "made"]);
@@ -303,11 +327,16 @@ fn windows_containers_have_volumes_and_share_them() {
     // Both at once, by a folder's name and as a drive.
     d.ok(&["run", "-d", "--name", "linux", "-v", "vol:/data", IMAGE, "sh", "-c", IDLE]);
     let drive = ["-v", r"vol:C:\Data", "-v", "vol:D:"];
-    d.ok(&[&["run", "-d", "--name", "windows"], &drive[..], &[NANOSERVER, "cmd", "/c", WINDOWS_IDLE]].concat());
+    d.ok(
+        &[&["run", "-d", "--name", "windows"], &drive[..], &[NANOSERVER, "cmd", "/c", WINDOWS_IDLE]].concat()
+    );
     let linux = |line: &str| d.ok(&["exec", "linux", "sh", "-c", line]);
     let windows = |line: &str| d.ok(&["exec", "windows", "cmd", "/c", line]).replace('\r', "");
     linux("echo from linux > /data/l; mkdir /data/dir");
-    assert_eq!(windows(r"type c:\DATA\L & echo from windows> d:\dir\w & type C:\data\dir\W"), "from linux\nfrom windows");
+    assert_eq!(
+        windows(r"type c:\DATA\L & echo from windows> d:\dir\w & type C:\data\dir\W"),
+        "from linux\nfrom windows"
+    );
     assert_eq!(linux("cat /data/dir/w; echo more >> /data/dir/w; stat -c %u /data/dir/w"), "from windows\n0");
     assert_eq!(windows(r"type D:\dir\w & echo more>> c:\data\l & del c:\data\dir\w"), "from windows\nmore");
     assert_eq!(linux("cat /data/l; ls /data/dir"), "from linux\nmore");
@@ -316,10 +345,20 @@ fn windows_containers_have_volumes_and_share_them() {
     let two = ["create", "-v", r"vol:C:\data", "-v", r"vol:c:/DATA/", NANOSERVER, "cmd"];
     d.fails(&two, r"Duplicate mount point: c:\DATA");
     let subpath = r"type=volume,src=vol,dst=C:\inner,volume-subpath=SUB\deep";
-    assert_eq!(run_windows(&d, &["--mount", subpath], r"type c:\inner\F.TXT & echo 2> C:\INNER\g & dir /b c:\inner"), "1f.txt\ng");
+    assert_eq!(
+        run_windows(&d, &["--mount", subpath], r"type c:\inner\F.TXT & echo 2> C:\INNER\g & dir /b c:\inner"),
+        "1f.txt\ng"
+    );
     assert!(vol.join("Sub/deep/g").exists());
     let read_only = format!("{subpath},readonly");
-    assert_eq!(run_windows(&d, &["--mount", &read_only, "-v", "vol:E::ro"], r"(echo 3> c:\inner\h || echo 3> e:\h) 2>nul || echo no"), "no");
+    assert_eq!(
+        run_windows(
+            &d,
+            &["--mount", &read_only, "-v", "vol:E::ro"],
+            r"(echo 3> c:\inner\h || echo 3> e:\h) 2>nul || echo no"
+        ),
+        "no"
+    );
     std::os::unix::fs::symlink("/etc", vol.join("out")).unwrap();
     for (subpath, words) in
         [("none", "cannot access path"), ("out", "path concatenation escapes the base directory")]
@@ -333,15 +372,40 @@ fn windows_containers_have_volumes_and_share_them() {
         "windows-filled",
         "# escape=`\nFROM silo/nanoserver:ltsc2022\nRUN mkdir C:\\Filled & echo 1> C:\\Filled\\f\nVOLUME c:\\filled\n",
     );
-    let said = d.ok(&["run", "--name", "filled", "windows-filled", "cmd", "/c", r"type C:\filled\F & echo 2> c:\filled\g"]);
+    let said = d.ok(&[
+        "run",
+        "--name",
+        "filled",
+        "windows-filled",
+        "cmd",
+        "/c",
+        r"type C:\filled\F & echo 2> c:\filled\g",
+    ]);
     assert_eq!(said, "1");
     let own = d.ok(&["inspect", "-f", "{{range .Mounts}}{{.Name}}{{end}}", "filled"]);
     assert!(place(&d, &own).join("f").exists() && place(&d, &own).join("g").exists());
-    assert_eq!(run_windows(&d, &["--volumes-from", "filled:ro"], r"type c:\FILLED\g & (echo 3> c:\filled\h) 2>nul || echo no"), "2\nno");
+    assert_eq!(
+        run_windows(
+            &d,
+            &["--volumes-from", "filled:ro"],
+            r"type c:\FILLED\g & (echo 3> c:\filled\h) 2>nul || echo no"
+        ),
+        "2\nno"
+    );
     d.ok(&["rm", "-v", "filled"]);
     assert_eq!(d.ok(&["volume", "ls", "-q"]), "vol");
     // Memory, made and gone with its users; its owner is who the programs are.
-    d.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=uid=1000,gid=1000", "memory"]);
+    d.ok(&[
+        "volume",
+        "create",
+        "-o",
+        "type=tmpfs",
+        "-o",
+        "device=tmpfs",
+        "-o",
+        "o=uid=1000,gid=1000",
+        "memory",
+    ]);
     assert_eq!(run_windows(&d, &["-v", r"memory:C:\m"], r"echo 1> c:\m\f & type C:\M\F"), "1");
     assert!(mounted(&place(&d, "memory")).is_empty());
 }

@@ -76,8 +76,8 @@ impl VolumeMounts {
 
     /// Of a volume that goes. It has no user: a container that has it, or a request that looks at its files, keeps it.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        let mut all = lock(&self.0);
-        if let Some(users) = all.get(name).map(|users| lock(users).iter().cloned().collect::<Vec<_>>())
+        let known = lock(&self.0).get(name).cloned();
+        if let Some(users) = known.map(|users| lock(&users).iter().cloned().collect::<Vec<_>>())
             && !users.is_empty()
         {
             return Err(EngineError::conflict(format!(
@@ -85,7 +85,7 @@ impl VolumeMounts {
                 users.join(", ")
             )));
         }
-        all.remove(name);
+        lock(&self.0).remove(name);
         Ok(())
     }
 }

@@ -9,7 +9,8 @@ use silo_sandbox::mount_words;
 /// All that there are.
 const KNOWN: &[&str] = &["type", "o", "device", "size"];
 /// Those that an option does not go without.
-const NEEDED: &[(&str, &[&str])] = &[("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
+const NEEDED: &[(&str, &[&str])] =
+    &[("device", &["type"]), ("type", &["device"]), ("o", &["device", "type"])];
 
 /// Refuses what the driver does not take, in dockerd's words.
 pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), String> {
@@ -140,9 +141,13 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, wanted) in
-            [("1", Some(1)), ("1.5k", Some(1536)), ("2 GiB", Some(2 << 30)), ("3MB", Some(3 << 20)), ("x", None)]
-        {
+        for (text, wanted) in [
+            ("1", Some(1)),
+            ("1.5k", Some(1536)),
+            ("2 GiB", Some(2 << 30)),
+            ("3MB", Some(3 << 20)),
+            ("x", None),
+        ] {
             assert_eq!(bytes(text), wanted, "{text}");
         }
         assert_eq!(bytes("1q"), None);

@@ -27,7 +27,9 @@ pub(crate) struct Volumes {
 /// The error is dockerd's.
 fn check_name(name: &str) -> std::result::Result<(), String> {
     if name.chars().count() == 1 {
-        return Err("volume name is too short, names should be at least two alphanumeric characters".to_owned());
+        return Err(
+            "volume name is too short, names should be at least two alphanumeric characters".to_owned()
+        );
     }
     let mut bytes = name.bytes();
     let valid = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())

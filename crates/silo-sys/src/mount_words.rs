@@ -42,7 +42,7 @@ fn flag(word: &str) -> Option<(MountFlags, bool)> {
         "strictatime" => (MountFlags::STRICTATIME, true),
         "nostrictatime" => (MountFlags::STRICTATIME, false),
         "bind" => (MountFlags::BIND, true),
-        "rbind" => (MountFlags::BIND.union(MountFlags::from_bits_retain(libc::MS_REC as u32)), true),
+        "rbind" => (MountFlags::BIND.union(MountFlags::REC), true),
         "mand" => (MountFlags::PERMIT_MANDATORY_FILE_LOCKING, true),
         "nomand" => (MountFlags::PERMIT_MANDATORY_FILE_LOCKING, false),
         _ => return None,
@@ -88,7 +88,7 @@ fn sort(options: &str) -> Sorted {
 
 /// A mount that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("mount {device}:{}{}{}: {}", target.display(), shown("flags: ", flags), shown("data: ", data), reason(source))]
+#[error("mount {device}:{}{}{}: {}", .target.display(), shown("flags: ", .flags), shown("data: ", .data), reason(.source))]
 pub struct MountFailure {
     device: String,
     target: PathBuf,
@@ -134,8 +134,7 @@ pub fn mount(device: &str, target: &Path, kind: &str, options: &str) -> Result<(
         rustix::mount::mount_change(target, sorted.propagation).map_err(undo)?;
     }
     // What is bound has the source's attributes until it is told otherwise.
-    let recursive = MountFlags::from_bits_retain(libc::MS_REC as u32);
-    let own = sorted.flags.difference(MountFlags::BIND | recursive);
+    let own = sorted.flags.difference(MountFlags::BIND | MountFlags::REC);
     if sorted.flags.contains(MountFlags::BIND) && !own.is_empty() {
         rustix::mount::mount_remount(target, MountFlags::BIND | own, c"").map_err(undo)?;
     }
@@ -160,7 +159,8 @@ fn places(text: &[u8]) -> Vec<PathBuf> {
         let mut bytes = Vec::with_capacity(field.len());
         let mut rest = field;
         while let Some((&first, tail)) = rest.split_first() {
-            let digits = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+            let digits =
+                tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
             match digits {
                 Some(digits) => {
                     bytes.push(digits.iter().fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')));

@@ -242,9 +242,8 @@ fn bind_source(source: &str, create: bool) -> Result<()> {
     if !create {
         return Err(invalid(format!("bind source path does not exist: {source}")));
     }
-    std::fs::create_dir_all(path).map_err(|e| {
-        EngineError::invalid(format!("error while creating mount source path '{source}': {e}"))
-    })
+    std::fs::create_dir_all(path)
+        .map_err(|e| EngineError::invalid(format!("error while creating mount source path '{source}': {e}")))
 }
 
 #[cfg(test)]

@@ -184,4 +184,28 @@ mod tests {
         let refused = directory(r"E:\x").unwrap_err().to_string();
         assert_eq!(refused, r"invalid working directory 'E:\x': nothing is mounted as drive e:");
     }
+
+    #[test]
+    fn what_is_below_a_volumes_path_is_found_there() {
+        let host = tempfile::tempdir().unwrap();
+        let volume = host.path().join("volume");
+        fs::create_dir_all(volume.join("Sub/Deep")).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
+        let mounted = |subpath: &str| {
+            let mut wanted = wanted(&volume, r"C:\data");
+            wanted.kind = MountKind::Bind {
+                source: volume.clone(),
+                subpath: subpath.into(),
+                mounter: Some("/run/silo/mounts".into()),
+            };
+            mounts(&[wanted], &[], host.path(), 7)
+        };
+        let made = mounted("Sub").unwrap();
+        let options = made[0].options().as_ref().unwrap();
+        for option in ["x-silo.subpath=Sub", "x-silo.mounter=/run/silo/mounts"] {
+            assert!(options.iter().any(|o| o == option), "{options:?}");
+        }
+        assert_eq!(beneath(PathBuf::from("/c/DATA/deep"), &made), Path::new("/c/data/Deep"));
+        assert!(mounted("out").is_err() && mounted("none").is_err());
+    }
 }

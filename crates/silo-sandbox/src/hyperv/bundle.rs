@@ -276,7 +276,11 @@ mod tests {
         let mut spec = Spec::default();
         spec.set_mounts(Some(vec![
             mount("proc", "proc", &[]),
-            mount("bind", "/srv/data", &["rbind", "ro", "rprivate"]),
+            mount(
+                "bind",
+                "/srv/data",
+                &["rbind", "ro", "rprivate", "x-silo.subpath=a", "x-silo.mounter=/run/silo/mounts"],
+            ),
             mount("overlay", "overlay", &["lowerdir=/l/2:/l/1"]),
         ]));
         let bundle = Bundle { dir: dir.path().into(), spec, rootfs: overlay, filter: None };

@@ -85,19 +85,19 @@ fn volumes_in_the_words_of_dockerd() {
             Err(why) => check(host, Err(why)),
         }
     };
-    bind("v:/b/../c/", Ok(("/c", "z", true)));
-    bind("v:/b:nocopy,ro", Ok(("/b", "nocopy,ro", false)));
-    bind("v:C:/data/:RO", Ok((r"C:\data", "ro", true)));
-    bind("v:d:rw", Ok(("d:", "rw", true)));
-    bind("v:D:", Ok(("D:", "z", true)));
-    bind("v:/b:ro,rw", Err("invalid mode: ro,rw"));
-    bind("/b:ro", Err("invalid volume specification: '/b:ro'"));
+    bind("vv:/b/../c/", Ok(("/c", "z", true)));
+    bind("vv:/b:nocopy,ro", Ok(("/b", "nocopy,ro", false)));
+    bind("vv:C:/data/:RO", Ok((r"C:\data", "ro", true)));
+    bind("vv:d:rw", Ok(("d:", "rw", true)));
+    bind("vv:D:", Ok(("D:", "z", true)));
+    bind("vv:/b:ro,rw", Err("invalid mode: ro,rw"));
+    bind("/bb:ro", Err("invalid volume specification: '/bb:ro'"));
     bind(":/b", Err("invalid volume specification: ':/b'"));
-    bind("a:/b:ro:z", Err("invalid volume specification: 'a:/b:ro:z'"));
+    bind("aa:/b:ro:z", Err("invalid volume specification: 'aa:/b:ro:z'"));
     let of = |kind: &str, why: &str| format!("invalid mount config for type \"{kind}\": {why}");
-    bind("v:b", Err(&of("volume", "invalid mount path: 'b' mount path must be absolute")));
-    bind("v:/", Err(&of("volume", "invalid specification: destination can't be '/'")));
-    bind("v:/b:rslave", Err(&of("volume", "field BindOptions must not be specified")));
+    bind("vv:b", Err(&of("volume", "invalid mount path: 'b' mount path must be absolute")));
+    bind("vv:/", Err(&of("volume", "invalid specification: destination can't be '/'")));
+    bind("vv:/b:rslave", Err(&of("volume", "field BindOptions must not be specified")));
     bind("/a:/b:nocopy", Err(&of("bind", "field VolumeOptions must not be specified")));
     check(json!({"Binds": ["/a:/b:rslave"]}), Ok(&|s| s.mounts[0].propagation == "rslave"));
     let mount = |options: Value, wanted: &str| {
