@@ -126,9 +126,15 @@ impl Engine {
                 continue;
             }
             let path = PathBuf::from(&volume.mountpoint);
-            bytes += blocking(move || Ok(silo_image::disk_usage(&path).map_or(0, |u| u.0))).await?;
-            self.volume_remove(&volume.name, true).await?;
-            removed.push(volume.name);
+            let size = blocking(move || Ok(silo_image::disk_usage(&path).map_or(0, |u| u.0))).await?;
+            match self.volume_remove(&volume.name, true).await {
+                Ok(()) => {
+                    bytes += size;
+                    removed.push(volume.name);
+                }
+                // Somebody has begun to use it.
+                Err(e) => tracing::warn!("volume {}: {e}", volume.name),
+            }
         }
         let reclaimed = [("reclaimed".to_owned(), bytes.to_string())].into();
         self.inner.events.tell("volume", "prune", "", reclaimed);
