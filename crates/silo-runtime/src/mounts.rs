@@ -564,4 +564,39 @@ mod tests {
         assert_eq!((o.set, o.clear), (0, attr::RDONLY));
         assert_eq!(o.data, ["mode=1777", "size=64m"]);
     }
+
+    #[test]
+    fn what_is_mounted_elsewhere_is_bound_with_its_ids_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, at) = (dir.path().join("volume"), dir.path().join("at"));
+        std::fs::create_dir_all(&volume).unwrap();
+        std::fs::create_dir_all(&at).unwrap();
+        let seen = mount::in_private_namespace(move || {
+            let memory = mount::new_filesystem("tmpfs", "tmpfs", &["uid=1000".to_owned()], 0)?;
+            mount::attach(&memory, open_path(&volume)?)?;
+            std::fs::create_dir(volume.join("sub"))?;
+            std::os::unix::fs::chown(volume.join("sub"), Some(1000), Some(1000))?;
+            let here = std::fs::read_link("/proc/thread-self")?;
+            let namespace = Path::new("/proc").join(here).join("ns/mnt");
+            mount::in_private_namespace(move || {
+                // As a shim, which has not seen it.
+                silo_sys::mount_words::detach_below(volume.parent().unwrap_or(&volume))?;
+                assert!(!volume.join("sub").exists());
+                let ids = oci_spec::runtime::LinuxIdMappingBuilder::default();
+                let ids = ids.container_id(1000_u32).host_id(7_u32).size(1_u32).build();
+                let ids = ids.map_err(io::Error::other)?;
+                let mut entry = Mount::default();
+                let options = ["bind", "x-silo.subpath=sub", &mount::mounter_option(&namespace)];
+                entry
+                    .set_typ(Some("bind".to_owned()))
+                    .set_source(Some(volume.clone()))
+                    .set_options(Some(options.iter().map(|o| (*o).to_owned()).collect()))
+                    .set_uid_mappings(Some(vec![ids]))
+                    .set_gid_mappings(Some(vec![ids]));
+                mount::attach(detached(&entry, &at)?, open_path(&at)?)?;
+                Ok(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&at)?))
+            })
+        });
+        assert_eq!(seen.unwrap(), 7);
+    }
 }
