@@ -567,8 +567,8 @@ mod tests {
 
     #[test]
     fn what_is_mounted_elsewhere_is_bound_with_its_ids_mapped() {
-        let dir = tempfile::tempdir().unwrap();
-        let (volume, at) = (dir.path().join("volume"), dir.path().join("at"));
+        let dir = std::env::temp_dir().join(format!("silo-mounts-{}", std::process::id()));
+        let (volume, at) = (dir.join("volume"), dir.join("at"));
         std::fs::create_dir_all(&volume).unwrap();
         std::fs::create_dir_all(&at).unwrap();
         let seen = mount::in_private_namespace(move || {
@@ -597,6 +597,7 @@ mod tests {
                 Ok(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&at)?))
             })
         });
+        std::fs::remove_dir_all(&dir).unwrap();
         assert_eq!(seen.unwrap(), 7);
     }
 }
