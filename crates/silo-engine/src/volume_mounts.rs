@@ -1,20 +1,17 @@
 //! The mounts of volumes that are one (`docker volume create -o device=…`): made for the first who uses it, gone with the
 //! last. They are in the daemon's mount namespace, as dockerd's are; `docs/volumes.md` says why.
 //!
-//! Who uses one is not written down: after a crash it follows from the containers that run ([`Engine::sweep_volumes`]).
+//! Who uses one is not written down: after a crash it follows from the containers that run (`container/volumes.rs`).
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use silo_sandbox::mount_words;
 
-use crate::engine::Engine;
 use crate::error::{EngineError, Result};
-use crate::ids::random_id;
 use crate::lock::lock;
-use crate::record::{ContainerRecord, VolumeRecord};
-use crate::spec::MountSource;
+use crate::record::VolumeRecord;
 use crate::volume_options;
 
 /// Who uses a volume: containers, and requests for the moment.
@@ -44,7 +41,7 @@ impl VolumeMounts {
     }
 
     /// Makes the mount unless it is there. One volume at a time: a server that does not answer holds up its own users only.
-    fn hold(&self, volume: &VolumeRecord, user: &str) -> Result<()> {
+    pub(crate) fn hold(&self, volume: &VolumeRecord, user: &str) -> Result<()> {
         let users = self.of(&volume.name);
         let mut users = lock(&users);
         let at = Path::new(&volume.mountpoint);
@@ -57,7 +54,7 @@ impl VolumeMounts {
         Ok(())
     }
 
-    fn release(&self, volume: &VolumeRecord, user: &str) {
+    pub(crate) fn release(&self, volume: &VolumeRecord, user: &str) {
         let users = self.of(&volume.name);
         let mut users = lock(&users);
         if users.remove(user) && users.is_empty() {
@@ -65,8 +62,13 @@ impl VolumeMounts {
         }
     }
 
+    /// A user that was there before this daemon: what it has is mounted already.
+    pub(crate) fn adopt(&self, volume: &VolumeRecord, user: &str) {
+        lock(&self.of(&volume.name)).insert(user.to_owned());
+    }
+
     /// Takes away what is mounted for nobody.
-    fn sweep(&self, volume: &VolumeRecord) {
+    pub(crate) fn sweep(&self, volume: &VolumeRecord) {
         let users = self.of(&volume.name);
         let users = lock(&users);
         if users.is_empty() {
@@ -87,91 +89,5 @@ impl VolumeMounts {
         }
         lock(&self.0).remove(name);
         Ok(())
-    }
-}
-
-/// Mounts that are used for as long as this is there.
-pub(crate) struct HeldVolumes {
-    engine: Engine,
-    record: ContainerRecord,
-    user: String,
-}
-
-impl Drop for HeldVolumes {
-    fn drop(&mut self) {
-        self.engine.release_volumes_by(&self.record, &self.user);
-    }
-}
-
-impl Engine {
-    /// A container's volumes that are mounts.
-    fn mounted_volumes<'r>(&'r self, record: &'r ContainerRecord) -> impl Iterator<Item = VolumeRecord> + 'r {
-        record.spec.mounts.iter().filter_map(|mount| {
-            let MountSource::Volume { name, .. } = &mount.kind else { return None };
-            self.inner.volumes.get(name).filter(|volume| volume_options::is_mount(&volume.options))
-        })
-    }
-
-    fn hold_volumes_by(&self, record: &ContainerRecord, user: &str) -> Result<()> {
-        let mounts = &self.inner.volume_mounts;
-        let held = self.mounted_volumes(record).try_for_each(|volume| mounts.hold(&volume, user));
-        held.inspect_err(|_| self.release_volumes_by(record, user))
-    }
-
-    fn release_volumes_by(&self, record: &ContainerRecord, user: &str) {
-        self.mounted_volumes(record).for_each(|volume| self.inner.volume_mounts.release(&volume, user));
-    }
-
-    /// Makes the mounts that a container is to have while it runs. Blocking.
-    pub(crate) fn hold_volumes(&self, record: &ContainerRecord) -> Result<()> {
-        self.hold_volumes_by(record, &record.id.0)
-    }
-
-    /// A container does not run any more, or does not come to run.
-    pub(crate) fn release_volumes(&self, record: &ContainerRecord) {
-        self.release_volumes_by(record, &record.id.0);
-    }
-
-    /// Makes a container's mounts for the moment, for who looks at its files. Blocking.
-    pub(crate) fn volumes_for_now(&self, record: &ContainerRecord) -> Result<HeldVolumes> {
-        let user = random_id();
-        self.hold_volumes_by(record, &user)?;
-        Ok(HeldVolumes { engine: self.clone(), record: record.clone(), user })
-    }
-
-    /// A container that runs has been found: what it has is there already.
-    pub(crate) fn adopt_volumes(&self, record: &ContainerRecord) {
-        for volume in self.mounted_volumes(record) {
-            lock(&self.inner.volume_mounts.of(&volume.name)).insert(record.id.0.clone());
-        }
-    }
-
-    /// Takes away the mounts that a crash has left: those that no running container has.
-    pub(crate) fn sweep_volumes(&self) {
-        for entry in self.entries() {
-            if entry.status().is_running() {
-                self.adopt_volumes(&entry.record());
-            }
-        }
-        for volume in self.inner.volumes.all() {
-            if volume_options::is_mount(&volume.options) {
-                self.inner.volume_mounts.sweep(&volume);
-            }
-        }
-    }
-
-    /// A file that leads to this daemon's mount namespace, where volumes are mounted: the one that lasts while daemons
-    /// come and go.
-    pub(crate) fn mounts_file(&self) -> PathBuf {
-        self.config().run.join("mounts")
-    }
-
-    /// Makes that file.
-    pub(crate) fn tell_mounts(&self) -> Result<()> {
-        let (file, new) = (self.mounts_file(), self.config().run.join("mounts.new"));
-        let _ = std::fs::remove_file(&new);
-        std::os::unix::fs::symlink(format!("/proc/{}/ns/mnt", std::process::id()), &new)
-            .and_then(|()| std::fs::rename(&new, &file))
-            .map_err(|e| EngineError::internal(format!("making {}: {e}", file.display())))
     }
 }

@@ -20,7 +20,8 @@ use crate::error::{EngineError, Result, guest_error, sandbox_error};
 use crate::ids::random_id;
 use crate::placement::{self, Kernel};
 use crate::record::{ContainerId, ContainerRecord, Status};
-use crate::volume_mounts::HeldVolumes;
+
+use super::volumes::HeldVolumes;
 
 /// How long somebody who wants a resting container's files waits for others that have them.
 const TURN: Duration = Duration::from_secs(60);

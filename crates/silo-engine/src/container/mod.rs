@@ -24,6 +24,7 @@ mod spare;
 mod start;
 mod stats;
 mod update;
+mod volumes;
 mod wait;
 mod warnings;
 
