@@ -18,6 +18,7 @@ use crate::execs::Execs;
 use crate::lock::lock;
 use crate::record::{ContainerId, ContainerRecord, Status, VolumeRecord};
 use crate::spares::Spares;
+use crate::volume_mounts::VolumeMounts;
 use crate::volumes::Volumes;
 
 /// How bases are had.
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) events: Events,
     pub(crate) volumes: Volumes,
+    pub(crate) volume_mounts: VolumeMounts,
     pub(crate) execs: Execs,
     /// Adapters of ended runs that are still being taken away.
     pub(crate) leaving: watch::Sender<u32>,
@@ -201,6 +203,7 @@ impl Engine {
                 network,
                 events: Events::new(),
                 volumes,
+                volume_mounts: VolumeMounts::default(),
                 execs: Execs::default(),
                 leaving: watch::Sender::new(0),
                 registry: RwLock::default(),

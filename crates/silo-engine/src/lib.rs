@@ -20,6 +20,7 @@ mod ids;
 mod image;
 mod image_registry;
 mod lock;
+mod mount_mode;
 mod placement;
 mod ports;
 mod record;
@@ -32,6 +33,8 @@ mod stream;
 mod system;
 pub mod time;
 mod volume;
+mod volume_mounts;
+mod volume_options;
 mod volumes;
 
 pub use build_cache::CachePrune;
@@ -44,6 +47,7 @@ pub use container::{
 pub use engine::{BaseSettings, ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
+pub use mount_mode::MountMode;
 pub use record::*;
 pub use spares::PoolState;
 pub use spec::*;

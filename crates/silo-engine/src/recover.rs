@@ -46,6 +46,7 @@ impl Engine {
             if let Err(e) = sweeping.inner.network.sweep() {
                 tracing::warn!("network: {e}");
             }
+            sweeping.sweep_volumes();
             sweeping.sweep_directories();
             sweeping.sweep_cache_mounts();
             sweeping.sweep_secrets();
@@ -88,6 +89,7 @@ impl Engine {
             Network::open(NetworkConfig { bridge: config.bridge.clone(), subnet: config.subnet.clone() })
                 .map_err(|e| EngineError::internal(format!("network: {e}")))?;
         let engine = Self::assemble(config, id, db, images, network, volumes, cache);
+        engine.tell_mounts()?;
         engine.restore()?;
         Ok(engine)
     }
@@ -192,6 +194,7 @@ impl Engine {
         if frozen_by_us && let Err(e) = sandbox.freeze(false).await {
             tracing::warn!("container {}: thawing it: {e}", entry.id);
         }
+        self.adopt_volumes(&record);
         self.restore_execs(entry, &state);
         *lock(&entry.sandbox) = Some(sandbox);
         self.note(entry, |r| {
@@ -238,6 +241,7 @@ impl Engine {
             r.published.clear();
         });
         let record = entry.record();
+        self.release_volumes(&record);
         self.inner.events.left(&record, &self.inner.network.infos());
         self.inner.events.container(&record, "die", &[("exitCode", exit.code.to_string())]);
         let restart = match record.spec.restart {

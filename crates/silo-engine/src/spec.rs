@@ -176,6 +176,29 @@ pub struct MountSpec {
     pub non_recursive: bool,
 }
 
+impl MountSource {
+    /// A volume that a mount without a name asks for, filled with what the image has there.
+    pub fn anonymous_volume() -> Self {
+        Self::Volume {
+            name: String::new(),
+            copy_up: true,
+            labels: BTreeMap::new(),
+            subpath: String::new(),
+            options: BTreeMap::new(),
+            anonymous: true,
+        }
+    }
+
+    /// As the Docker API calls it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => "bind",
+            Self::Volume { .. } => "volume",
+            Self::Tmpfs { .. } => "tmpfs",
+        }
+    }
+}
+
 /// The source of a [`MountSpec`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MountSource {
@@ -197,6 +220,13 @@ pub enum MountSource {
         /// What of the volume is mounted; empty: the whole.
         #[serde(default)]
         subpath: String,
+        /// Options of the local driver for a volume made by this mount.
+        #[serde(default)]
+        options: BTreeMap<String, String>,
+        /// It was made for a container that gave it no name, of which this is another (`--volumes-from`): it goes with the
+        /// last of them.
+        #[serde(default)]
+        anonymous: bool,
     },
     /// Memory.
     Tmpfs {

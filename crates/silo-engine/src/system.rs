@@ -141,7 +141,8 @@ impl Engine {
         let engine = self.clone();
         blocking(move || {
             let mut volumes = Vec::new();
-            for volume in engine.volumes(&Filters::default())? {
+            // As dockerd: what is mounted from elsewhere is no room of this host's.
+            for volume in engine.volumes(&Filters::default())?.into_iter().filter(|v| v.options.is_empty()) {
                 let bytes =
                     silo_image::disk_usage(std::path::Path::new(&volume.mountpoint)).map_or(0, |u| u.0);
                 let users = used.get(&volume.name).map_or(0, Vec::len);

@@ -18,14 +18,11 @@ impl Engine {
         labels: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
     ) -> Result<VolumeRecord> {
-        if let Some(option) = options.keys().next().filter(|_| name.as_ref().is_none_or(String::is_empty)) {
-            return Err(EngineError::invalid(format!("create: volume option {option:?} is not supported")));
-        }
         let engine = self.clone();
         blocking(move || match name.filter(|n| !n.is_empty()) {
             Some(name) => engine.named_volume(&name, labels, options),
             None => {
-                let record = engine.inner.volumes.make_anonymous(labels)?;
+                let record = engine.inner.volumes.make_anonymous(labels, options)?;
                 engine
                     .inner
                     .db
@@ -58,14 +55,14 @@ impl Engine {
             return Err(EngineError::invalid(format!("invalid filter '{unknown}'")));
         }
         let used = self.volumes_in_use();
-        let dangling = filters.get("dangling").first().map(|v| v == "true" || v == "1");
+        let dangling = flag(filters, "dangling")?;
         let names = filters.get("name");
         Ok(self
             .inner
             .volumes
             .all()
             .into_iter()
-            .filter(|v| names.is_empty() || names.iter().any(|n| v.name.contains(n.as_str())))
+            .filter(|v| names.is_empty() || names.iter().any(|n| is_named(&v.name, n)))
             .filter(|v| filters.labels("label", &v.labels) && filters.exact("driver", "local"))
             .filter(|v| dangling.is_none_or(|d| d != used.contains_key(&v.name)))
             .collect())
@@ -102,6 +99,7 @@ impl Engine {
         }
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
+            engine.inner.volume_mounts.forget(&name)?;
             engine.inner.volumes.remove(&engine.inner.db, &name)?;
             engine.inner.events.volume(&name, "destroy");
             Ok(())
@@ -114,20 +112,47 @@ impl Engine {
         if let Some(unknown) = filters.unknown(&["label", "label!", "all"]) {
             return Err(EngineError::invalid(format!("invalid filter '{unknown}'")));
         }
-        let all = filters.get("all").iter().any(|v| v == "true" || v == "1");
+        let all = flag(filters, "all")?.unwrap_or(false);
         let used = self.volumes_in_use();
         let (mut removed, mut bytes) = (Vec::new(), 0);
         for volume in self.inner.volumes.all() {
             let unwanted = filters.has("label!") && filters.labels("label!", &volume.labels);
-            let wanted = (all || volume.anonymous) && filters.labels("label", &volume.labels) && !unwanted;
+            // As dockerd: what is mounted from elsewhere frees nothing here.
+            let wanted = volume.options.is_empty()
+                && (all || volume.anonymous)
+                && filters.labels("label", &volume.labels)
+                && !unwanted;
             if !wanted || used.contains_key(&volume.name) {
                 continue;
             }
             let path = PathBuf::from(&volume.mountpoint);
-            bytes += blocking(move || Ok(silo_image::disk_usage(&path).map_or(0, |u| u.0))).await?;
-            self.volume_remove(&volume.name, true).await?;
-            removed.push(volume.name);
+            let size = blocking(move || Ok(silo_image::disk_usage(&path).map_or(0, |u| u.0))).await?;
+            match self.volume_remove(&volume.name, true).await {
+                Ok(()) => {
+                    bytes += size;
+                    removed.push(volume.name);
+                }
+                // Somebody has begun to use it.
+                Err(e) => tracing::warn!("volume {}: {e}", volume.name),
+            }
         }
+        let reclaimed = [("reclaimed".to_owned(), bytes.to_string())].into();
+        self.inner.events.tell("volume", "prune", "", reclaimed);
         Ok((removed, bytes))
     }
+}
+
+/// dockerd's filters that are true or false; `None`: not given.
+fn flag(filters: &Filters, name: &str) -> Result<Option<bool>> {
+    match filters.get(name) {
+        [] => Ok(None),
+        [one] if matches!(one.as_str(), "true" | "1") => Ok(Some(true)),
+        [one] if matches!(one.as_str(), "false" | "0") => Ok(Some(false)),
+        other => Err(EngineError::invalid(format!("invalid filter '{name}=[{}]'", other.join(" ")))),
+    }
+}
+
+/// A name, a part of one, or an expression.
+fn is_named(name: &str, wanted: &str) -> bool {
+    name == wanted || regex_lite::Regex::new(wanted).is_ok_and(|expression| expression.is_match(name))
 }

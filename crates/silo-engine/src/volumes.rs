@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use jiff::Timestamp;
+use silo_sandbox::mount_words;
 
 use crate::db::{Db, Table};
 use crate::error::{EngineError, Result};
 use crate::ids::random_id;
 use crate::lock::lock;
 use crate::record::VolumeRecord;
+use crate::volume_options;
+
+/// The label of volumes that were given no name.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// The volumes that exist.
 #[derive(Debug)]
@@ -19,11 +24,22 @@ pub(crate) struct Volumes {
     list: Mutex<HashMap<String, VolumeRecord>>,
 }
 
-fn valid_name(name: &str) -> bool {
+/// The error is dockerd's.
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    if name.chars().count() == 1 {
+        return Err(
+            "volume name is too short, names should be at least two alphanumeric characters".to_owned()
+        );
+    }
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.len() > 1
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    let valid = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+    valid.then_some(()).ok_or_else(|| {
+        format!(
+            "{name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. \
+             If you intended to pass a host directory, use absolute path"
+        )
+    })
 }
 
 fn io(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> EngineError {
@@ -41,7 +57,7 @@ impl Volumes {
         let known = db.keys(Table::Volumes)?;
         for entry in std::fs::read_dir(&root).map_err(io("reading", &root))?.flatten() {
             if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
-                let _ = std::fs::remove_dir_all(entry.path());
+                let _ = remove_directory(&entry.path());
             }
         }
         Ok(Self { root, list: Mutex::new(list) })
@@ -59,17 +75,9 @@ impl Volumes {
         if let Some(found) = list.get(name) {
             return Ok((found.clone(), false));
         }
-        if !valid_name(name) {
-            return Err(EngineError::invalid(format!(
-                "create {name}: {name:?} includes invalid characters for a local volume name, only \
-                 \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-            )));
-        }
-        if let Some(option) = options.keys().next() {
-            return Err(EngineError::invalid(format!(
-                "create {name}: volume option {option:?} is not supported"
-            )));
-        }
+        check_name(name)
+            .and_then(|()| volume_options::check(&options))
+            .map_err(|why| EngineError::invalid(format!("create {name}: {why}")))?;
         let record = self.make(name.to_owned(), labels, options, false)?;
         db.put_durably(Table::Volumes, name, &record)?;
         list.insert(name.to_owned(), record.clone());
@@ -77,8 +85,16 @@ impl Volumes {
     }
 
     /// A volume under a name of its own. The caller writes its row, or takes it back ([`Volumes::unmake`]).
-    pub(crate) fn make_anonymous(&self, labels: BTreeMap<String, String>) -> Result<VolumeRecord> {
-        let record = self.make(random_id(), labels, BTreeMap::new(), true)?;
+    pub(crate) fn make_anonymous(
+        &self,
+        mut labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    ) -> Result<VolumeRecord> {
+        let name = random_id();
+        volume_options::check(&options)
+            .map_err(|why| EngineError::invalid(format!("create {name}: {why}")))?;
+        labels.insert(ANONYMOUS.to_owned(), String::new());
+        let record = self.make(name, labels, options, true)?;
         lock(&self.list).insert(record.name.clone(), record.clone());
         Ok(record)
     }
@@ -101,7 +117,7 @@ impl Volumes {
         for name in names {
             lock(&self.list).remove(name);
             let dir = self.root.join(name);
-            if let Err(e) = std::fs::remove_dir_all(&dir) {
+            if let Err(e) = remove_directory(&dir) {
                 tracing::warn!("removing {}: {e}", dir.display());
             }
         }
@@ -115,7 +131,12 @@ impl Volumes {
         db.delete(Table::Volumes, name)?;
         drop(list);
         let dir = self.root.join(name);
-        std::fs::remove_dir_all(&dir).map_err(io("removing", &dir))
+        remove_directory(&dir).map_err(io("removing", &dir))
+    }
+
+    /// Where all of them are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<VolumeRecord> {
@@ -129,6 +150,15 @@ impl Volumes {
     }
 }
 
+/// Removes a volume's directory, and nothing of what is mounted there.
+fn remove_directory(dir: &Path) -> std::io::Result<()> {
+    mount_words::detach_below(dir)?;
+    if !mount_words::mounted_below(dir)?.is_empty() {
+        return Err(std::io::Error::other("something is mounted there"));
+    }
+    std::fs::remove_dir_all(dir)
+}
+
 pub(crate) fn no_such(name: &str) -> EngineError {
     EngineError::not_found(format!("get {name}: no such volume"))
 }
@@ -139,10 +169,19 @@ mod tests {
 
     #[test]
     fn names() {
-        for (name, valid) in
-            [("data", true), ("a.b-c_d", true), ("a", false), ("../x", false), ("-x", false), ("a/b", false)]
-        {
-            assert_eq!(valid_name(name), valid, "{name}");
+        for (name, wanted) in [
+            ("data", ""),
+            ("a.b-c_d", ""),
+            ("a", "volume name is too short"),
+            ("../x", "includes invalid characters"),
+            ("-x", "\"-x\" includes invalid characters"),
+            ("a/b", "includes invalid characters"),
+            ("a b", "includes invalid characters"),
+        ] {
+            match check_name(name) {
+                Ok(()) => assert_eq!(wanted, "", "{name}"),
+                Err(said) => assert!(!wanted.is_empty() && said.contains(wanted), "{name}: {said}"),
+            }
         }
     }
 }

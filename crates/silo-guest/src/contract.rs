@@ -97,6 +97,10 @@ pub enum MountKind {
         /// A path in it that is mounted in its place; links in it do not lead out.
         #[serde(default)]
         subpath: PathBuf,
+        /// A file of `/proc` that leads to the mount namespace in which the source is mounted; `None`: it is no mount of
+        /// the engine's.
+        #[serde(default)]
+        mounter: Option<PathBuf>,
     },
     /// Memory.
     Tmpfs {
@@ -485,6 +489,10 @@ pub trait Guest: Send + Sync {
     /// A path of [`Guest::path_in_root`] with each part spelled as it is in the container's root, as far as it is there.
     fn spelled(&self, _names: &dyn Names, path: &Path) -> PathBuf {
         path.to_owned()
+    }
+    /// A path in a volume as this guest's users type it, to one as it is spelled there. `names`: those in the volume.
+    fn in_volume(&self, _names: &dyn Names, path: &str) -> PathBuf {
+        path.into()
     }
     /// Where the entries of an archive go that is extracted into `directory` of the container's root; `None`: to their names
     /// below it.

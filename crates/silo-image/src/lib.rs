@@ -72,6 +72,16 @@ pub fn copy_up(layers: &[PathBuf], files: &str, inside: &Path, to: &Path) -> io:
     silo_layer::copy_up(layers, files, inside, to)
 }
 
+/// What a chain has at `inside`, and how that is spelled there; `windows`: in whatever spelling.
+pub fn shown_at(
+    layers: &[PathBuf],
+    files: &str,
+    inside: &Path,
+    windows: bool,
+) -> io::Result<Option<(PathBuf, rustix::fs::FileType)>> {
+    silo_layer::shown_at(layers, files, inside, windows)
+}
+
 /// Opens a path as a process whose root is `root` would.
 pub fn open_in_root(root: impl AsFd, path: &Path, flags: rustix::fs::OFlags) -> io::Result<OwnedFd> {
     silo_sys::beneath::open_in_root(root, path, flags, rustix::fs::Mode::empty())

@@ -12,6 +12,26 @@ use crate::merge::{self, Seen};
 use crate::place;
 use crate::resolve::resolve;
 
+/// What a chain of unpacked layers shows at `inside`, and how that path is spelled there without links; `None`: nothing.
+/// `windows`: names are found in any spelling. The other arguments are those of [`copy_up`].
+pub fn shown_at(
+    layers: &[PathBuf],
+    files: &str,
+    inside: &Path,
+    windows: bool,
+) -> io::Result<Option<(PathBuf, FileType)>> {
+    let roots: Vec<PathBuf> = layers.iter().map(|l| l.join(files)).filter(|l| l.is_dir()).collect();
+    if roots.is_empty() {
+        return Ok(None);
+    }
+    match resolve(&roots, inside, windows) {
+        // A file on the way: nothing shows below it.
+        Err(e) if Errno::from_io_error(&e) == Some(Errno::NOTDIR) => Ok(None),
+        Err(e) => Err(e),
+        Ok(found) => Ok(found.seen.map(|seen| (found.path, seen.kind()))),
+    }
+}
+
 /// Copies the file or tree that a chain of unpacked layers shows at `inside` into the existing directory `to`.
 ///
 /// `layers` are uppermost first; `files` is the sub-directory of each that holds the tree. Owners, modes, times,

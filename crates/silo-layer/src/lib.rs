@@ -24,7 +24,7 @@ mod windows;
 mod write;
 
 pub use archive::is_tar_header;
-pub use copy::copy_up;
+pub use copy::{copy_up, shown_at};
 pub use decompress::{Compression, Plain, decompress, detect};
 pub use diff::{Change, ChangeKind, changes};
 pub use error::LayerError;

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use common::{Tar, names, unpack_to};
 use silo_layer::{
-    ChangeKind, ExtractOptions, LayerError, changes, copy_up, extract, pack_tree, pack_uppers, usage,
+    ChangeKind, ExtractOptions, LayerError, changes, copy_up, extract, pack_tree, pack_uppers, shown_at,
+    usage,
 };
 use tempfile::tempdir;
 
@@ -161,4 +162,14 @@ fn copy_up_sees_the_merged_tree() {
     assert_eq!(names(&out), ["b", "c", "new", "sub/"]);
     assert_eq!(usage(to.path()).unwrap(), (3 + 4, 4));
     copy_up(&layers, "", Path::new("/data/a/none"), to.path()).unwrap();
+    let shown = |at: &str, windows| {
+        let found = shown_at(&layers, "", Path::new(at), windows).unwrap();
+        found.map(|(path, kind)| (path.display().to_string(), kind == rustix::fs::FileType::Directory))
+    };
+    assert_eq!(shown("way/sub", false), Some(("data/sub".to_owned(), true)));
+    assert_eq!(shown("data/NEW", true), Some(("data/new".to_owned(), false)));
+    assert_eq!(
+        (shown("data/NEW", false), shown("data/a", true), shown("data/b/x", true)),
+        (None, None, None)
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Instant;
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Ns};
@@ -34,9 +35,14 @@ pub struct Started {
 }
 
 /// Makes the calling process fit to supervise one container: mounts of its own, orphans become its children.
-pub fn become_supervisor() -> io::Result<()> {
+///
+/// What is mounted below `others` is not its own to keep: copies of those mounts go, so that their end is not put off.
+pub fn become_supervisor(others: &Path) -> io::Result<()> {
     mount::unshare(libc::CLONE_NEWNS)?;
     mount::make_all_slave()?;
+    if !others.as_os_str().is_empty() {
+        silo_sys::mount_words::detach_below(others)?;
+    }
     process::become_subreaper()
 }
 

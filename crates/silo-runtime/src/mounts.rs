@@ -58,7 +58,9 @@ fn parse_options(options: &[String]) -> Options {
             "unbindable" => set_propagation(&mut o, UNBINDABLE, false),
             "runbindable" => set_propagation(&mut o, UNBINDABLE, true),
             other => {
-                match (other.strip_prefix(mount::SUBPATH), other.strip_prefix(mount::NAMESPACE)) {
+                let namespace =
+                    other.strip_prefix(mount::NAMESPACE).or_else(|| other.strip_prefix(mount::MOUNTER));
+                match (other.strip_prefix(mount::SUBPATH), namespace) {
                     (Some(path), _) => o.subpath = Some(path.into()),
                     (_, Some(path)) => o.namespace = Some(path.into()),
                     _ => o.data.push(other.to_owned()),
@@ -166,20 +168,24 @@ fn filesystem(entry: &Mount, stage: &Path) -> io::Result<OwnedFd> {
     let fd = match entry.typ().as_deref().unwrap_or("bind") {
         "overlay" => overlay(&options, mapping.as_ref(), stage)?,
         "bind" | "none" | "" => {
-            let fd = match (&options.namespace, &options.subpath) {
-                (Some(namespace), _) => std::fs::File::open(namespace)
-                    .and_then(|file| mount::clone_tree_of(file.into(), source, options.recursive))
-                    .map_err(context("binding out of", namespace))?,
-                (None, None) => {
-                    mount::clone_tree(source, options.recursive).map_err(context("binding", source))?
+            let (at, below) = (source.to_owned(), options.subpath.clone());
+            let shown = below.as_ref().map_or_else(|| source.to_owned(), |path| source.join(path));
+            let recursive = options.recursive;
+            let take = move || match below {
+                None => mount::clone_tree(&at, recursive),
+                Some(path) => {
+                    let flags = OFlags::PATH | OFlags::CLOEXEC;
+                    let below = beneath::open_beneath(open_path(&at)?, &path, flags, Mode::empty())?;
+                    mount::clone_tree_fd(&below, recursive)
                 }
-                (None, Some(path)) => open_path(source)
-                    .and_then(|root| {
-                        beneath::open_beneath(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    })
-                    .and_then(|at| mount::clone_tree_fd(&at, options.recursive))
-                    .map_err(context("binding", &source.join(path)))?,
             };
+            let fd = match &options.namespace {
+                Some(namespace) => std::fs::File::open(namespace)
+                    .and_then(|file| mount::in_namespace(file.into(), take))
+                    .map_err(context("binding out of", namespace)),
+                None => take(),
+            };
+            let fd = fd.map_err(context("binding", &shown))?;
             if let Some(mapping) = &mapping {
                 mount::set_idmap(&fd, options.recursive, mapping)
                     .map_err(context("mapping the ids of", source))?;
@@ -557,5 +563,41 @@ mod tests {
         let o = parse_options(&list("ro,rw,mode=1777,size=64m"));
         assert_eq!((o.set, o.clear), (0, attr::RDONLY));
         assert_eq!(o.data, ["mode=1777", "size=64m"]);
+    }
+
+    #[test]
+    fn what_is_mounted_elsewhere_is_bound_with_its_ids_mapped() {
+        let dir = std::env::temp_dir().join(format!("silo-mounts-{}", std::process::id()));
+        let (volume, at) = (dir.join("volume"), dir.join("at"));
+        std::fs::create_dir_all(&volume).unwrap();
+        std::fs::create_dir_all(&at).unwrap();
+        let seen = mount::in_private_namespace(move || {
+            let memory = mount::new_filesystem("tmpfs", "tmpfs", &["uid=1000".to_owned()], 0)?;
+            mount::attach(&memory, open_path(&volume)?)?;
+            std::fs::create_dir(volume.join("sub"))?;
+            std::os::unix::fs::chown(volume.join("sub"), Some(1000), Some(1000))?;
+            let here = std::fs::read_link("/proc/thread-self")?;
+            let namespace = Path::new("/proc").join(here).join("ns/mnt");
+            mount::in_private_namespace(move || {
+                // As a shim, which has not seen it.
+                silo_sys::mount_words::detach_below(volume.parent().unwrap_or(&volume))?;
+                assert!(!volume.join("sub").exists());
+                let ids = oci_spec::runtime::LinuxIdMappingBuilder::default();
+                let ids = ids.container_id(1000_u32).host_id(7_u32).size(1_u32).build();
+                let ids = ids.map_err(io::Error::other)?;
+                let mut entry = Mount::default();
+                let options = ["bind", "x-silo.subpath=sub", &mount::mounter_option(&namespace)];
+                entry
+                    .set_typ(Some("bind".to_owned()))
+                    .set_source(Some(volume.clone()))
+                    .set_options(Some(options.iter().map(|o| (*o).to_owned()).collect()))
+                    .set_uid_mappings(Some(vec![ids]))
+                    .set_gid_mappings(Some(vec![ids]));
+                mount::attach(detached(&entry, &at)?, open_path(&at)?)?;
+                Ok(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&at)?))
+            })
+        });
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(seen.unwrap(), 7);
     }
 }

@@ -57,6 +57,8 @@ pub struct ShimConfig {
     pub machine: MachineConfig,
     /// First id of the container's own range of host users and groups.
     pub owner: u32,
+    /// Where volumes are: what is mounted there is the daemon's, to be had by [`silo_sys::mount::MOUNTER`].
+    pub volumes: PathBuf,
     /// Directory of a bundle whose files alone are wanted: its machine boots, runs nothing and goes with the daemon's
     /// connection. The shim's own directory is another one then.
     pub files_of: Option<PathBuf>,

@@ -27,6 +27,7 @@ pub use contract::*;
 pub use silo_runtime::cgroup::{Accounting, accounting};
 /// For programs that live long and rest between bursts of work.
 pub use silo_sys::process::give_memory_back;
+pub use silo_sys::{beneath, mount_words};
 pub use stopped::with_stopped_root;
 pub use tools::ToolStream;
 

@@ -9,6 +9,7 @@ pub mod identity;
 pub mod kvm;
 pub mod links;
 pub mod mount;
+pub mod mount_words;
 pub mod netlink;
 pub mod netns;
 pub mod process;

@@ -88,13 +88,24 @@ pub fn namespace_option(path: &Path) -> String {
     format!("{NAMESPACE}{}", path.display())
 }
 
-/// As [`clone_tree`], of a path in another mount namespace: a thread of its own goes there.
-pub fn clone_tree_of(namespace: OwnedFd, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let path = path.to_owned();
+/// Our own mount option: the source is a path as in the mount namespace of who has mounted it there. Unlike that of
+/// [`NAMESPACE`] it is there whether or not another container runs.
+pub const MOUNTER: &str = "x-silo.mounter=";
+
+/// The mount option for a source that is mounted in the namespace at `path`.
+pub fn mounter_option(path: &Path) -> String {
+    format!("{MOUNTER}{}", path.display())
+}
+
+/// Runs `work` with the paths of another mount namespace: a thread of its own goes there.
+pub fn in_namespace<T: Send + 'static>(
+    namespace: OwnedFd,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let there = move || {
         unshare(libc::CLONE_FS)?;
         setns(namespace, libc::CLONE_NEWNS)?;
-        clone_tree(&path, recursive)
+        work()
     };
     let thread = std::thread::Builder::new().name("mounts-of".to_owned()).spawn(there)?;
     thread.join().map_err(|_| io::Error::other("the thread that binds out of a namespace panicked"))?

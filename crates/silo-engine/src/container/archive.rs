@@ -86,6 +86,7 @@ impl Engine {
         if matches!(record.state.status, Status::Removing | Status::Dead) {
             return Err(EngineError::conflict(format!("container {} is being removed", entry.id)));
         }
+        let _volumes = self.volumes_for_now(&record)?;
         self.bundle_for_files(&record)?;
         let dir = self.dir(&entry.id);
         silo_sandbox::with_stopped_root(&dir, None, move |root| Ok(work(root)))
@@ -181,6 +182,7 @@ impl Engine {
             if copy.is_none() {
                 return engine.with_root(&entry, Box::new(work)).map_err(io::Error::other);
             }
+            let _volumes = engine.volumes_for_now(&entry.record()).map_err(io::Error::other)?;
             silo_sandbox::with_stopped_root(&engine.dir(&entry.id), copy, move |root| {
                 work(root).map_err(io::Error::other)
             })

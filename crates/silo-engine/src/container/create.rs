@@ -9,10 +9,10 @@ use silo_sandbox::Isolation;
 
 use crate::db::Table;
 use crate::engine::{Engine, blocking};
-use crate::error::{EngineError, Kind, Result};
+use crate::error::{EngineError, Result};
 use crate::ids::random_id;
-use crate::record::{ContainerId, ContainerRecord, MountPoint, State, VolumeRecord};
-use crate::spec::{Config, ContainerSpec, MountSource, MountSpec, NetworkMode};
+use crate::record::{ContainerId, ContainerRecord, State, VolumeRecord};
+use crate::spec::{Config, ContainerSpec, NetworkMode};
 use crate::{image, placement, signal};
 
 /// Label of an image that says where its containers run unless they ask for something else.
@@ -128,140 +128,10 @@ impl Engine {
         volumes: &mut Vec<VolumeRecord>,
     ) -> Result<()> {
         record.mounts = self.mount_points(&mut record.spec, guest, volumes)?;
+        self.fill_volumes(record, guest)?;
         let top = dir.join("top");
         std::fs::create_dir_all(&top)
             .map_err(|e| EngineError::internal(format!("making {}: {e}", top.display())))
-    }
-
-    /// `--volumes-from`: the other container's mounts, unless a target is taken.
-    fn resolve_volumes_from(&self, spec: &mut ContainerSpec, guest: &dyn Guest) -> Result<()> {
-        for from in spec.volumes_from.clone() {
-            let (name, mode) = from.split_once(':').unwrap_or((&from, ""));
-            let other = self.find(name).map_err(|e| EngineError { kind: Kind::NotFound, ..e })?.record();
-            for mount in other.mounts.iter().filter(|m| m.kind != "tmpfs") {
-                if spec.mounts.iter().any(|m| guest.is_same_place(&m.target, &mount.destination)) {
-                    continue;
-                }
-                let kind = match mount.kind.as_str() {
-                    "volume" => MountSource::Volume {
-                        name: mount.name.clone(),
-                        copy_up: false,
-                        labels: Default::default(),
-                        subpath: String::new(),
-                    },
-                    _ => MountSource::Bind { source: mount.source.clone(), create: false },
-                };
-                spec.mounts.push(MountSpec {
-                    kind,
-                    target: mount.destination.clone(),
-                    read_only: !mount.rw || mode == "ro",
-                    mode: mode.to_owned(),
-                    propagation: mount.propagation.clone(),
-                    non_recursive: false,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks targets and sources, makes volumes and missing bind sources. `made`: the anonymous volumes, whose rows are
-    /// still to be written.
-    fn mount_points(
-        &self,
-        spec: &mut ContainerSpec,
-        guest: &dyn Guest,
-        made: &mut Vec<VolumeRecord>,
-    ) -> Result<Vec<MountPoint>> {
-        for target in spec.config.volumes.clone() {
-            if !spec.mounts.iter().any(|m| guest.is_same_place(&m.target, &target)) {
-                spec.mounts.push(MountSpec {
-                    kind: MountSource::Volume {
-                        name: String::new(),
-                        copy_up: true,
-                        labels: Default::default(),
-                        subpath: String::new(),
-                    },
-                    target,
-                    read_only: false,
-                    mode: String::new(),
-                    propagation: String::new(),
-                    non_recursive: false,
-                });
-            }
-        }
-        let mut points: Vec<MountPoint> = Vec::new();
-        // `--tmpfs`, which dockerd does not show.
-        let mut hidden: Vec<String> = Vec::new();
-        for mount in &mut spec.mounts {
-            if !guest.is_absolute(&mount.target) {
-                return Err(EngineError::invalid(format!(
-                    "invalid mount config for type \"{}\": invalid mount path: '{}' mount path must be absolute",
-                    kind_name(&mount.kind),
-                    mount.target
-                )));
-            }
-            let mut taken = hidden.iter().chain(points.iter().map(|p| &p.destination));
-            if taken.any(|other| guest.is_same_place(other, &mount.target)) {
-                return Err(EngineError::invalid(format!("Duplicate mount point: {}", mount.target)));
-            }
-            let (name, source, anonymous) = match &mut mount.kind {
-                MountSource::Bind { source, create } => {
-                    let path = PathBuf::from(&source);
-                    if !path.is_absolute() {
-                        return Err(EngineError::invalid(format!(
-                            "invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
-                        )));
-                    }
-                    if !path.exists() {
-                        if !*create {
-                            return Err(EngineError::invalid(format!(
-                                "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-                            )));
-                        }
-                        std::fs::create_dir_all(&path).map_err(|e| {
-                            EngineError::invalid(format!(
-                                "error while creating mount source path '{source}': {e}"
-                            ))
-                        })?;
-                    }
-                    (String::new(), source.clone(), false)
-                }
-                MountSource::Volume { name, labels, .. } => {
-                    let anonymous = name.is_empty();
-                    let volume = if anonymous {
-                        let volume = self.inner.volumes.make_anonymous(labels.clone())?;
-                        made.push(volume.clone());
-                        volume
-                    } else {
-                        self.named_volume(name, labels.clone(), Default::default())?
-                    };
-                    name.clone_from(&volume.name);
-                    (volume.name, volume.mountpoint, anonymous)
-                }
-                MountSource::Tmpfs { .. } => (String::new(), String::new(), false),
-            };
-            if matches!(mount.kind, MountSource::Tmpfs { by_mount: false, .. }) {
-                hidden.push(mount.target.clone());
-                continue;
-            }
-            points.push(MountPoint {
-                kind: kind_name(&mount.kind).to_owned(),
-                driver: if name.is_empty() { String::new() } else { "local".to_owned() },
-                name,
-                source,
-                destination: mount.target.clone(),
-                mode: mount.mode.clone(),
-                rw: !mount.read_only,
-                propagation: if matches!(mount.kind, MountSource::Bind { .. }) && mount.propagation.is_empty()
-                {
-                    "rprivate".to_owned()
-                } else {
-                    mount.propagation.clone()
-                },
-                anonymous,
-            });
-        }
-        Ok(points)
     }
 
     /// Restores containers from the database into memory.
@@ -297,14 +167,6 @@ fn asked_namespaces(spec: &ContainerSpec) -> Namespaces {
         host_cgroup: spec.cgroupns_mode == "host",
         host_uts: spec.uts_mode == "host",
         ..Default::default()
-    }
-}
-
-fn kind_name(kind: &MountSource) -> &'static str {
-    match kind {
-        MountSource::Bind { .. } => "bind",
-        MountSource::Volume { .. } => "volume",
-        MountSource::Tmpfs { .. } => "tmpfs",
     }
 }
 

@@ -90,6 +90,12 @@ impl Engine {
                 }
             });
         }
+        let (engine, of) = (self.clone(), record.clone());
+        let _ = blocking(move || {
+            engine.release_volumes(&of);
+            Ok(())
+        })
+        .await;
         self.inner.execs.container_ended(&entry.id, exit.code);
         *lock(&entry.sandbox) = None;
         let finished = Timestamp::from_millisecond(exit.at_ms).unwrap_or_else(|_| Timestamp::now());

@@ -21,6 +21,8 @@ use crate::ids::random_id;
 use crate::placement::{self, Kernel};
 use crate::record::{ContainerId, ContainerRecord, Status};
 
+use super::volumes::HeldVolumes;
+
 /// How long somebody who wants a resting container's files waits for others that have them.
 const TURN: Duration = Duration::from_secs(60);
 /// Most bytes of a file that an exec's user is looked up in.
@@ -40,7 +42,7 @@ const SHIM: &str = "files";
 pub(crate) struct Keeper {
     sandbox: Sandbox,
     /// Of a machine that was booted for the files: no other has them meanwhile.
-    turn: Option<OwnedMutexGuard<()>>,
+    turn: Option<(OwnedMutexGuard<()>, HeldVolumes)>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -195,20 +197,23 @@ impl Engine {
             isolation: record.isolation,
             machine: self.machine_config(&record),
             owner: record.id_range,
+            volumes: self.inner.volumes.root().to_owned(),
             files_of: Some(dir),
             ..Default::default()
         };
         let (engine, made) = (self.clone(), shims.clone());
-        blocking(move || {
+        let volumes = blocking(move || {
+            let volumes = engine.volumes_for_now(&record)?;
             engine.bundle_for_files(&record)?;
             std::fs::create_dir_all(&made)
-                .map_err(|e| EngineError::internal(format!("making {}: {e}", made.display())))
+                .map_err(|e| EngineError::internal(format!("making {}: {e}", made.display())))?;
+            Ok(volumes)
         })
         .await?;
         let failed = |e: SandboxError| EngineError::internal(format!("booting a machine for its files: {e}"));
         let (sandbox, _) =
             Sandbox::spawn(&self.inner.config.executable, &shims, &shim).await.map_err(failed)?;
-        let keeper = Keeper { sandbox, turn: Some(turn), runtime };
+        let keeper = Keeper { sandbox, turn: Some((turn, volumes)), runtime };
         keeper.sandbox.start(None).await.map_err(failed)?;
         Ok(keeper)
     }

@@ -16,6 +16,7 @@ mod list;
 mod log_files;
 mod logs;
 mod machine;
+mod mount_points;
 mod names;
 mod ready;
 mod remove;
@@ -23,6 +24,7 @@ mod spare;
 mod start;
 mod stats;
 mod update;
+mod volumes;
 mod wait;
 mod warnings;
 

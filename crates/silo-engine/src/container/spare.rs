@@ -188,6 +188,7 @@ impl Engine {
                 isolation: recipe.isolation,
                 machine: recipe.machine,
                 owner,
+                volumes: self.inner.volumes.root().to_owned(),
                 spare: Some(SpareConfig { key: key.to_owned(), bundle }),
                 ..Default::default()
             };

@@ -73,6 +73,7 @@ impl Engine {
         if let Err(failure) = &result {
             // Clients that wait for output see the end of their stream.
             lock(&entry.early).clear();
+            self.release_volumes(&entry.record());
             *lock(&entry.sandbox) = None;
             let code = failure_code(&failure.message);
             self.note(entry, |r| {
@@ -180,6 +181,7 @@ impl Engine {
             isolation: record.isolation,
             machine: self.machine_config(record),
             owner: record.id_range,
+            volumes: self.inner.volumes.root().to_owned(),
             files_of: None,
             spare: None,
         }
@@ -217,6 +219,7 @@ impl Engine {
         let (engine, this, record) = (self.clone(), entry.clone(), entry.record());
         blocking(move || {
             engine.finish_leaving(&this);
+            engine.hold_volumes(&record)?;
             let joined = engine.join_network(&record, namespace)?;
             match engine.write_bundle(&record, &joined) {
                 Ok(()) => Ok(joined),
@@ -396,8 +399,7 @@ impl Engine {
         bundle::write_config(&dir, &made.spec)?;
         let rootfs = serde_json::to_vec(&made.rootfs)
             .map_err(|e| EngineError::internal(format!("writing the bundle: {e}")))?;
-        bundle::write(&dir, "rootfs.json", &rootfs, 0o600)?;
-        self.copy_up(record, &layers, guest)
+        bundle::write(&dir, "rootfs.json", &rootfs, 0o600)
     }
 
     fn namespaces(&self, record: &ContainerRecord) -> Result<Namespaces> {
@@ -442,10 +444,10 @@ impl Engine {
                             "invalid mount config for type \"bind\": bind source path does not exist: {source}"
                         )));
                     }
-                    MountKind::Bind { source: source.into(), subpath: PathBuf::new() }
+                    MountKind::Bind { source: source.into(), subpath: PathBuf::new(), mounter: None }
                 }
                 MountSource::Volume { name, subpath, .. } => {
-                    MountKind::Bind { source: self.volume(name)?.mountpoint.into(), subpath: subpath.into() }
+                    self.volume_mount(name, subpath, placement::guest(record.os)?)?
                 }
                 MountSource::Tmpfs { options, .. } => MountKind::Tmpfs { options: options.clone() },
             };
@@ -517,30 +519,6 @@ impl Engine {
             ),
             ("hostname", format!("{}\n", spec.config.hostname)),
         ]
-    }
-
-    /// An empty volume gets what the image has at its place.
-    fn copy_up(
-        &self,
-        record: &ContainerRecord,
-        layers: &[PathBuf],
-        guest: &dyn silo_guest::Guest,
-    ) -> Result<()> {
-        for mount in &record.spec.mounts {
-            let MountSource::Volume { name, copy_up: true, .. } = &mount.kind else { continue };
-            let volume = PathBuf::from(self.volume(name)?.mountpoint);
-            let empty = std::fs::read_dir(&volume).is_ok_and(|mut d| d.next().is_none());
-            if !empty {
-                continue;
-            }
-            let at = guest.path_in_root(&mount.target, "").map_err(guest_error)?;
-            let visible = guest.changes().1;
-            let Ok(inside) = at.0.strip_prefix(visible) else { continue };
-            silo_image::copy_up(layers, guest.layer_files(), inside, &volume).map_err(|e| {
-                EngineError::internal(format!("copying the image's {} into volume {name}: {e}", mount.target))
-            })?;
-        }
-        Ok(())
     }
 }
 

@@ -197,12 +197,14 @@ fn user_mount(wanted: &MountRequest) -> Result<Mount, GuestError> {
     let at = at.to_string_lossy().into_owned();
     let access = if wanted.read_only { "ro" } else { "rw" };
     Ok(match &wanted.kind {
-        MountKind::Bind { source, subpath } => {
+        MountKind::Bind { source, subpath, mounter } => {
             let bind = if wanted.non_recursive { "bind" } else { "rbind" };
             let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
             let mut options = vec![bind, access, propagation];
             let below = silo_sys::mount::subpath_option(subpath);
             options.extend(below.as_deref());
+            let mounter = mounter.as_deref().map(silo_sys::mount::mounter_option);
+            options.extend(mounter.as_deref());
             mount(&at, "bind", &source.to_string_lossy(), &options)
         }
         MountKind::Tmpfs { options } => {

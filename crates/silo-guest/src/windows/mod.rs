@@ -70,6 +70,11 @@ impl Guest for WindowsGuest {
         Spellings::new(names).find(path)
     }
 
+    fn in_volume(&self, names: &dyn Names, path: &str) -> PathBuf {
+        let found = Spellings::new(names).find(&Path::new("/").join(path.replace('\\', "/")));
+        found.strip_prefix("/").map(Path::to_owned).unwrap_or_default()
+    }
+
     fn entry_places<'r>(&self, names: &'r dyn Names, directory: &Path) -> Option<EntryPlaces<'r>> {
         Some(Spellings::new(names).entry_places(directory))
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount;
+use rustix::fs::{Mode, OFlags};
 
 use crate::contract::{GuestError, MountKind, MountRequest};
 
@@ -73,8 +74,10 @@ pub(super) fn beneath(at: PathBuf, mounts: &[Mount]) -> PathBuf {
         target.components().all(same).then(|| (mount, parts.as_path().to_owned()))
     });
     let Some((mount, rest)) = above else { return at };
-    let source = mount.source().iter().filter(|_| mount.typ().as_deref() == Some("bind")).cloned();
-    mount.destination().join(paths::resolve(&rest, &source.collect::<Vec<_>>()))
+    let source = mount.source().iter().filter(|_| mount.typ().as_deref() == Some("bind"));
+    let below = mount.options().iter().flatten().find_map(|o| o.strip_prefix(silo_sys::mount::SUBPATH));
+    let shown = source.map(|source| source.join(below.unwrap_or_default()));
+    mount.destination().join(paths::resolve(&rest, &shown.collect::<Vec<_>>()))
 }
 
 /// Refuses a directory on a drive that is not there.
@@ -92,32 +95,40 @@ pub(super) fn refuse_unmounted(directory: &WindowsPath, mounts: &[Mount]) -> Res
 fn user_mount(wanted: &MountRequest, at: &Path, id_range: u32) -> Result<Mount, GuestError> {
     let at = at.to_string_lossy();
     let access = if wanted.read_only { "ro" } else { "rw" };
-    let source = match &wanted.kind {
-        MountKind::Bind { subpath, .. } if !subpath.as_os_str().is_empty() => {
-            return Err(GuestError::Invalid(format!(
-                "invalid mount config: invalid mount path: '{}' a subpath of a volume is not supported in a Windows container",
-                wanted.target
-            )));
-        }
-        MountKind::Bind { source, .. } => source,
+    let (source, subpath, mounter) = match &wanted.kind {
+        MountKind::Bind { source, subpath, mounter } => (source, subpath, mounter),
         MountKind::Tmpfs { options } => {
             let mut all = vec!["nosuid", "nodev", access];
             all.extend(options.iter().map(String::as_str));
             return Ok(mount(&at, "tmpfs", Path::new("tmpfs"), &all));
         }
     };
-    let owner = fs::metadata(source).map_err(io(format!("mounting {}", source.display())))?;
+    let (user, group) =
+        owner(source, subpath).map_err(io(format!("mounting {}", source.join(subpath).display())))?;
     let bind = if wanted.non_recursive { "bind" } else { "rbind" };
     let propagation = if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation };
-    let mut mount = mount(&at, "bind", source, &[bind, access, propagation, "nosuid", "nodev"]);
+    let mut options = vec![bind, access, propagation, "nosuid", "nodev"];
+    let below = silo_sys::mount::subpath_option(subpath);
+    let mounter = mounter.as_deref().map(silo_sys::mount::mounter_option);
+    options.extend(below.as_deref().into_iter().chain(mounter.as_deref()));
+    let mut mount = mount(&at, "bind", source, &options);
     // The folder's owner is who programs are in it, so that they may do what that user may, and new files are that
     // user's. Everybody else's files show as nobody's, open as far as their mode says.
-    mount.set_uid_mappings(Some(mapping(owner.uid(), id_range, 1))).set_gid_mappings(Some(mapping(
-        owner.gid(),
-        id_range,
-        1,
-    )));
+    mount.set_uid_mappings(Some(mapping(user, id_range, 1)));
+    mount.set_gid_mappings(Some(mapping(group, id_range, 1)));
     Ok(mount)
+}
+
+/// Who owns what is mounted: links in the source do not lead out of it.
+fn owner(source: &Path, subpath: &Path) -> std::io::Result<(u32, u32)> {
+    if subpath.as_os_str().is_empty() {
+        let meta = fs::metadata(source)?;
+        return Ok((meta.uid(), meta.gid()));
+    }
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(source, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(silo_sys::beneath::open_beneath(&root, subpath, flags, Mode::empty())?)?;
+    Ok((found.st_uid, found.st_gid))
 }
 
 /// Makes Wine know a drive: a link in its list of drives, to the mount point that each base has.
@@ -139,7 +150,7 @@ mod tests {
 
     fn wanted(source: &Path, target: &str) -> MountRequest {
         MountRequest {
-            kind: MountKind::Bind { source: source.to_owned(), subpath: PathBuf::new() },
+            kind: MountKind::Bind { source: source.to_owned(), subpath: PathBuf::new(), mounter: None },
             target: target.to_owned(),
             read_only: false,
             propagation: String::new(),
@@ -172,5 +183,29 @@ mod tests {
         assert_eq!(directory(r"C:\other").unwrap(), Path::new("/c/other"));
         let refused = directory(r"E:\x").unwrap_err().to_string();
         assert_eq!(refused, r"invalid working directory 'E:\x': nothing is mounted as drive e:");
+    }
+
+    #[test]
+    fn what_is_below_a_volumes_path_is_found_there() {
+        let host = tempfile::tempdir().unwrap();
+        let volume = host.path().join("volume");
+        fs::create_dir_all(volume.join("Sub/Deep")).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
+        let mounted = |subpath: &str| {
+            let mut wanted = wanted(&volume, r"C:\data");
+            wanted.kind = MountKind::Bind {
+                source: volume.clone(),
+                subpath: subpath.into(),
+                mounter: Some("/run/silo/mounts".into()),
+            };
+            mounts(&[wanted], &[], host.path(), 7)
+        };
+        let made = mounted("Sub").unwrap();
+        let options = made[0].options().as_ref().unwrap();
+        for option in ["x-silo.subpath=Sub", "x-silo.mounter=/run/silo/mounts"] {
+            assert!(options.iter().any(|o| o == option), "{options:?}");
+        }
+        assert_eq!(beneath(PathBuf::from("/c/DATA/deep"), &made), Path::new("/c/data/Deep"));
+        assert!(mounted("out").is_err() && mounted("none").is_err());
     }
 }

@@ -196,7 +196,8 @@ fn share(entry: &Mount, base: u32, shares: &mut Vec<Mount>) -> Mount {
     };
     outside.set_uid_mappings(shifted(entry.uid_mappings())).set_gid_mappings(shifted(entry.gid_mappings()));
     shares.push(outside);
-    let inside = entry.options().iter().flatten().filter(|o| !o.starts_with(silo_sys::mount::SUBPATH));
+    let outside_only = [silo_sys::mount::SUBPATH, silo_sys::mount::MOUNTER];
+    let inside = entry.options().iter().flatten().filter(|o| !outside_only.iter().any(|p| o.starts_with(p)));
     let inside = inside.map(|o| if o == "rbind" { "bind".to_owned() } else { o.clone() }).collect();
     let mut mount = entry.clone();
     mount.set_source(Some(at)).set_options(Some(inside)).set_uid_mappings(None).set_gid_mappings(None);
@@ -275,7 +276,11 @@ mod tests {
         let mut spec = Spec::default();
         spec.set_mounts(Some(vec![
             mount("proc", "proc", &[]),
-            mount("bind", "/srv/data", &["rbind", "ro", "rprivate"]),
+            mount(
+                "bind",
+                "/srv/data",
+                &["rbind", "ro", "rprivate", "x-silo.subpath=a", "x-silo.mounter=/run/silo/mounts"],
+            ),
             mount("overlay", "overlay", &["lowerdir=/l/2:/l/1"]),
         ]));
         let bundle = Bundle { dir: dir.path().into(), spec, rootfs: overlay, filter: None };

@@ -100,7 +100,7 @@ pub fn main(dir: &Path) -> io::Result<()> {
     // Their numbers are for standard streams alone: what is opened later must not get them.
     let (control, template) = (away(control)?, away(template)?);
     let template = Some(template).filter(|_| config.isolation == Isolation::Hyperv);
-    silo_runtime::become_supervisor()?;
+    silo_runtime::become_supervisor(&config.volumes)?;
     let mut shim = Shim::new(dir, config, signals)?;
     shim.template = template;
     shim.reactor.watch(Target::Signals, &shim.signals, Interest { read: true, write: false })?;

@@ -70,6 +70,66 @@ fn binds() {
 }
 
 #[test]
+fn volumes_in_the_words_of_dockerd() {
+    let bind = |text: &str, wanted: Result<(&str, &str, bool), &str>| {
+        let host = json!({"Binds": [text]});
+        match wanted {
+            Ok((target, mode, copies)) => check(
+                host,
+                Ok(&|s| {
+                    let mount = &s.mounts[0];
+                    let copy = matches!(&mount.kind, MountSource::Volume { copy_up: true, .. });
+                    (mount.target.as_str(), mount.mode.as_str(), copy) == (target, mode, copies)
+                }),
+            ),
+            Err(why) => check(host, Err(why)),
+        }
+    };
+    bind("vv:/b/../c/", Ok(("/c", "z", true)));
+    bind("vv:/b:nocopy,ro", Ok(("/b", "nocopy,ro", false)));
+    bind("vv:C:/data/:RO", Ok((r"C:\data", "ro", true)));
+    bind("vv:d:rw", Ok(("d:", "rw", true)));
+    bind("vv:D:", Ok(("D:", "z", true)));
+    bind("vv:/b:ro,rw", Err("invalid mode: ro,rw"));
+    bind("/bb:ro", Err("invalid volume specification: '/bb:ro'"));
+    bind(":/b", Err("invalid volume specification: ':/b'"));
+    bind("aa:/b:ro:z", Err("invalid volume specification: 'aa:/b:ro:z'"));
+    let of = |kind: &str, why: &str| format!("invalid mount config for type \"{kind}\": {why}");
+    bind("vv:b", Err(&of("volume", "invalid mount path: 'b' mount path must be absolute")));
+    bind("vv:/", Err(&of("volume", "invalid specification: destination can't be '/'")));
+    bind("vv:/b:rslave", Err(&of("volume", "field BindOptions must not be specified")));
+    bind("/a:/b:nocopy", Err(&of("bind", "field VolumeOptions must not be specified")));
+    check(json!({"Binds": ["/a:/b:rslave"]}), Ok(&|s| s.mounts[0].propagation == "rslave"));
+    let mount = |options: Value, wanted: &str| {
+        let mut body = json!({"Type": "volume", "Source": "v", "Target": "/b"});
+        for (name, value) in options.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        check(json!({"Mounts": [body]}), Err(wanted));
+    };
+    mount(json!({"Target": ""}), &of("volume", "field Target must not be empty"));
+    mount(json!({"BindOptions": {}}), &of("volume", "field BindOptions must not be specified"));
+    let outside = of("volume", "subpath must be a relative path within the volume");
+    for subpath in ["/a", "..", "a/../../b"] {
+        mount(json!({"VolumeOptions": {"Subpath": subpath}}), &outside);
+    }
+    let nameless = json!({"Source": "", "VolumeOptions": {"Subpath": "a"}});
+    mount(nameless, "must not set Subpath when using anonymous volumes");
+    let written = json!({"Source": "", "ReadOnly": true});
+    mount(written, "must not set ReadOnly mode when using anonymous volumes");
+    let driver = json!({"VolumeOptions": {"DriverConfig": {"Name": "glue"}}});
+    mount(driver, "create v: error looking up volume plugin glue: plugin \"glue\" not found");
+    let options = json!({"DriverConfig": {"Options": {"type": "tmpfs"}}, "Subpath": "a/./b/../c"});
+    check(
+        json!({"Mounts": [{"Type": "volume", "Source": "v", "Target": "/b", "VolumeOptions": options}]}),
+        Ok(&|s| {
+            let MountSource::Volume { options, subpath, .. } = &s.mounts[0].kind else { return false };
+            options["type"] == "tmpfs" && subpath == "a/c"
+        }),
+    );
+}
+
+#[test]
 fn one_string_is_a_list_of_one() {
     let spec = create(json!({"Image": "x", "Cmd": "true", "Entrypoint": []})).ok().unwrap();
     assert_eq!(spec.config.cmd.unwrap(), ["true"]);
