@@ -51,6 +51,17 @@ fn processors() -> Option<u64> {
     limit(b"processors")
 }
 
+/// How many processors the kernel has for the container, told by what its first process may use; a program may have
+/// restricted itself.
+fn kernels() -> Option<u64> {
+    let mut mask = [0u64; 16];
+    // SAFETY: the buffer is as long as said.
+    let result =
+        unsafe { system::call(GET_AFFINITY, [1, size_of_val(&mask), mask.as_mut_ptr() as usize, 0]) };
+    let count = mask.iter().map(|word| u64::from(word.count_ones())).sum();
+    Some(count).filter(|count| result > 0 && *count > 0)
+}
+
 /// See sysinfo(2).
 ///
 /// # Safety
@@ -86,7 +97,8 @@ pub unsafe extern "C" fn sysconf(name: c_int) -> c_long {
     // SAFETY: the C library's function of that name has this type.
     let value = unsafe { core::mem::transmute::<*mut core::ffi::c_void, system::Sysconf>(function)(name) };
     let limit = match name {
-        _ if PROCESSORS.contains(&name) => processors(),
+        // What is shown of `/sys` may be more than a machine of the container's own has.
+        _ if PROCESSORS.contains(&name) => kernels().into_iter().chain(processors()).min(),
         _ if PAGES.contains(&name) => memory().map(|bytes| bytes / PAGE),
         _ => None,
     };
