@@ -5,9 +5,9 @@ use silo_sandbox::Sandbox;
 
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result, sandbox_error};
+use crate::placement;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
-use crate::placement;
 
 /// What is changed; `None` and empty stay as they are.
 #[derive(Debug, Clone, Default)]

@@ -143,8 +143,7 @@ fn begin(
     };
     terminal::make_raw();
     // It has the streams and the processors of the time when it was started.
-    let suits =
-        master.is_none() && request.suits_launcher_of(rehearsal) && processors == shown_processors();
+    let suits = master.is_none() && request.suits_launcher_of(rehearsal) && processors == shown_processors();
     let discard = request.is_discarded();
     let running = match request::on_drive(Path::new(&told.directory)).filter(|_| suits) {
         Some(directory) => {
