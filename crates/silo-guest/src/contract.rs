@@ -472,9 +472,9 @@ pub trait Guest: Send + Sync {
     fn warm_up(&self, _request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
         Err(GuestError::Invalid("nothing of this guest has to be waited for".to_owned()))
     }
-    /// The limits of a running container have changed: shows them in it as far as that goes, and in `bundle` for further
-    /// programs. `dir` is the container's own, as in [`BundleRequest`]. Whether `bundle` was changed.
-    fn limits_changed(&self, _bundle: &mut Spec, _limits: &Limits, _dir: &Path) -> Result<bool, GuestError> {
+    /// The limits of a running container have changed: writes those files anew that show them inside. `dir` is the
+    /// container's own, as in [`BundleRequest`]. Whether there are such files: a machine has copies of them.
+    fn limits_changed(&self, _limits: &Limits, _dir: &Path) -> Result<bool, GuestError> {
         Ok(false)
     }
     /// The OCI process of an exec in a container that runs `bundle` (its `config.json`); `root` is an open view

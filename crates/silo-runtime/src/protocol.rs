@@ -117,6 +117,9 @@ pub enum Call {
     Resume,
     /// Change limits. → [`Answer::Done`].
     Update(Box<LinuxResources>),
+    /// Files of the bundle's own directory were written anew. A shim is told of none; one that has a machine sends it those
+    /// that the machine has copies of, which replace the copies. → [`Answer::Done`].
+    Refresh(Vec<SeedFile>),
     /// Usage. → [`Answer::Stats`].
     Stats,
     /// Host pids. → [`Answer::Pids`].

@@ -276,6 +276,11 @@ impl Sandbox {
         self.done(Call::Update(Box::new(resources)), None).await
     }
 
+    /// What the bundle's maker has written anew in the sandbox's directory is what the container sees.
+    pub async fn refresh(&self) -> Result<()> {
+        self.done(Call::Refresh(Vec::new()), None).await
+    }
+
     /// Usage.
     pub async fn stats(&self) -> Result<Stats> {
         match self.call(Call::Stats, None).await? {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use silo_runtime::protocol::{Boot, Disk, MachineNetwork, SeedFile};
+use silo_runtime::protocol::{BUNDLE, Boot, Disk, MachineNetwork, SeedFile};
 use silo_sys::mount::{self, attr};
 use silo_sys::{entropy, links, netlink};
 
@@ -59,6 +59,28 @@ pub(crate) fn files(wanted: &[SeedFile]) -> io::Result<()> {
         place(file).map_err(named(format!("making {}", file.path.display())))?;
     }
     Ok(())
+}
+
+/// Replaces files, and makes those that are not there yet.
+pub(crate) fn renew(wanted: &[SeedFile]) -> io::Result<()> {
+    for file in wanted {
+        replace(file).and_then(|()| place(file)).map_err(named(format!("making {}", file.path.display())))?;
+    }
+    Ok(())
+}
+
+/// Gives a file that is there its new content.
+fn replace(file: &SeedFile) -> io::Result<()> {
+    let is_file = file.path.symlink_metadata().is_ok_and(|there| there.is_file());
+    if !is_file || std::fs::read(&file.path)? == file.content {
+        return Ok(());
+    }
+    // One that was copied alone is mounted itself.
+    if file.path.parent() == Some(Path::new(BUNDLE)) {
+        return std::fs::write(&file.path, &file.content);
+    }
+    silo_sys::atomic_file::write_with(&file.path, &file.content, file.mode & 0o7777, false)?;
+    chown(&file.path, Some(file.uid), Some(file.gid))
 }
 
 /// Sets the clock: nanoseconds since 1970.

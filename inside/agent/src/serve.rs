@@ -343,6 +343,7 @@ impl Agent {
                 self.cgroup()?.update(&resources).map_err(other)?;
                 Ok(Answer::Done)
             }
+            Call::Refresh(files) => boot::renew(&files).map(|()| Answer::Done).map_err(other),
             Call::Stats => Ok(Answer::Stats(Box::new(self.cgroup()?.stats()))),
             Call::Pids => self.cgroup()?.pids().map(Answer::Pids).map_err(other),
             Call::Shutdown => {

@@ -1,12 +1,13 @@
 //! `update`: limits and restart policy of a container, running or not.
 
 use silo_guest::Limits;
+use silo_sandbox::Sandbox;
 
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result, sandbox_error};
+use crate::placement;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
-use crate::{bundle, placement};
 
 /// What is changed; `None` and empty stay as they are.
 #[derive(Debug, Clone, Default)]
@@ -97,17 +98,12 @@ fn apply(change: &LimitsUpdate, limits: &mut Limits) -> Result<()> {
 
 impl Engine {
     /// Lets the guest show a running container's new limits inside.
-    async fn show_limits(&self, record: &ContainerRecord, limits: Limits) -> Result<()> {
+    async fn show_limits(&self, record: &ContainerRecord, limits: Limits, sandbox: &Sandbox) -> Result<()> {
         let (dir, os) = (self.dir(&record.id), record.os);
-        blocking(move || {
-            let mut spec = bundle::read_config(&dir)?;
-            let guest = placement::guest(os)?;
-            if guest.limits_changed(&mut spec, &limits, &dir).map_err(crate::error::guest_error)? {
-                bundle::write_config(&dir, &spec)?;
-            }
-            Ok(())
-        })
-        .await
+        let shown = blocking(move || {
+            placement::guest(os)?.limits_changed(&limits, &dir).map_err(crate::error::guest_error)
+        });
+        if shown.await? { sandbox.refresh().await.map_err(sandbox_error) } else { Ok(()) }
     }
 
     /// Changes limits and restart policy; returns warnings.
@@ -140,7 +136,7 @@ impl Engine {
                 resources.set_pids(Some(Default::default()));
             }
             sandbox.update(resources).await.map_err(sandbox_error)?;
-            self.show_limits(&record, limits.clone()).await?;
+            self.show_limits(&record, limits.clone(), &sandbox).await?;
         }
         self.change(&entry, |r| {
             r.spec.limits = limits;

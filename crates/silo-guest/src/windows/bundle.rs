@@ -30,8 +30,6 @@ pub(super) const INIT: &str = "/silo-init";
 const LIMITS_LIBRARY: &str = "/usr/lib/silo/limits.so";
 /// Size of a container's range of user and group ids.
 const IDS: u32 = 65_536;
-/// Variables of [`limits::Visible`].
-const SHOWN: [&str; 2] = ["SILO_PROCESSORS", "SILO_MEMORY"];
 /// Tells init that the registry need not be written at the end.
 const DISCARD: &str = "SILO_DISCARD";
 /// Asks the runtime for a pipe on which init reports the 32-bit exit code.
@@ -111,8 +109,8 @@ fn bundle_of(
     let mut drive_c = vec![files.upper.clone()];
     drive_c.extend(layers.iter().cloned());
 
-    let visible = limits::write(request.limits, &guest_directory(request.dir)?)?;
-    let mut mounts = system_mounts(request, &visible);
+    let sys = limits::write(request.limits, &guest_directory(request.dir)?)?;
+    let mut mounts = system_mounts(request, &sys);
     mounts.push(overlay("/c", &layers, &files, request.id_range));
     let account = Account::parse(&request.process.user)?;
     let projected = projection::of(request.cache, request.chain, request.layers, account)?;
@@ -127,7 +125,7 @@ fn bundle_of(
     let directory = process.cwd().clone();
     make_directory(&files, &directory, request.id_range)?;
     let told = machine.map(|sid| format!("{}={sid}", machine_sid::VARIABLE));
-    extend_env(&mut process, &visible.env.iter().cloned().chain(told).collect::<Vec<_>>());
+    extend_env(&mut process, told);
     if request.discarded {
         let mut all = process.env().clone().unwrap_or_default();
         all.push(format!("{DISCARD}=1"));
@@ -251,7 +249,7 @@ fn overlay(at: &str, layers: &[PathBuf], writable: &Writable, id_range: u32) -> 
     mount
 }
 
-fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<Mount> {
+fn system_mounts(request: &BundleRequest<'_>, sys: &Path) -> Vec<Mount> {
     let memory = ["nosuid", "nodev", "noexec", "mode=1777"];
     let mut mounts = vec![
         mount("/proc", "proc", Path::new("proc"), &["nosuid", "noexec", "nodev"]),
@@ -262,14 +260,11 @@ fn system_mounts(request: &BundleRequest<'_>, visible: &limits::Visible) -> Vec<
             Path::new("devpts"),
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         ),
-        mount("/sys", "bind", &visible.sys, &["bind", "ro", "nosuid", "nodev", "noexec"]),
+        mount("/sys", "bind", sys, &["bind", "ro", "nosuid", "nodev", "noexec"]),
         // Wine's server listens here; init and the launcher talk in /run.
         mount("/tmp", "tmpfs", Path::new("tmpfs"), &memory),
         mount("/run", "tmpfs", Path::new("tmpfs"), &memory),
     ];
-    if let Some(meminfo) = &visible.meminfo {
-        mounts.push(mount("/proc/meminfo", "bind", meminfo, &["bind", "ro", "nosuid", "nodev", "noexec"]));
-    }
     for (name, at) in
         [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")]
     {
@@ -333,10 +328,10 @@ fn no_capabilities() -> LinuxCapabilities {
     none
 }
 
-fn extend_env(process: &mut Process, limits: &[String]) {
+fn extend_env(process: &mut Process, further: Option<String>) {
     let mut all = process.env().clone().unwrap_or_default();
     all.push(format!("SILO_PRELOAD={LIMITS_LIBRARY}"));
-    all.extend_from_slice(limits);
+    all.extend(further);
     process.set_env(Some(all));
 }
 
@@ -378,17 +373,9 @@ fn namespaces(of: &Namespaces) -> Vec<LinuxNamespace> {
     list
 }
 
-/// Writes the files that show limits anew, in place, and gives further programs the new values.
-pub(super) fn show_limits(bundle: &mut Spec, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
-    let visible = limits::write(limits, &guest_directory(dir)?)?;
-    let Some(mut process) = bundle.process().clone() else { return Ok(false) };
-    let shown = |entry: &String| entry.split_once('=').is_some_and(|(name, _)| SHOWN.contains(&name));
-    let mut all: Vec<String> =
-        process.env().iter().flatten().filter(|entry| !shown(entry)).cloned().collect();
-    all.extend(visible.env);
-    process.set_env(Some(all));
-    bundle.set_process(Some(process));
-    Ok(true)
+/// Writes the files that show limits anew.
+pub(super) fn show_limits(limits: &Limits, dir: &Path) -> Result<(), GuestError> {
+    limits::write(limits, &guest_directory(dir)?).map(drop)
 }
 
 pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {
@@ -413,9 +400,8 @@ pub(super) fn exec_process(bundle: &Spec, root: &Path, exec: &ProcessConfig) -> 
     if exec.working_dir.is_empty() {
         process.set_cwd(first.cwd().clone());
     }
-    let keep = ["SILO_PRELOAD"].into_iter().chain(SHOWN);
     let mut all = process.env().clone().unwrap_or_default();
-    all.extend(keep.filter_map(|name| Some(format!("{name}={}", value(name)?))));
+    all.extend(value("SILO_PRELOAD").map(|library| format!("SILO_PRELOAD={library}")));
     process.set_env(Some(all)).set_rlimits(first.rlimits().clone()).set_oom_score_adj(first.oom_score_adj());
     Ok(process)
 }

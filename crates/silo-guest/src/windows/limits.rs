@@ -2,8 +2,16 @@
 //! limited values in them.
 //!
 //! Processors: Wine reads `/sys/devices/system/{cpu,node}`; the container gets a copy of the first ones. That also
-//! keeps the rest of the host's `/sys` out. Memory: `/proc/meminfo` with the limit as total; and, for what comes from
-//! system calls instead (`sysinfo`, the number of processors), variables for `inside/windows/limits`.
+//! keeps the rest of the host's `/sys` out. All else is in [`FILE`], one `name number` a line:
+//!
+//! | name | number | who reads it |
+//! |---|---|---|
+//! | `memory` | bytes | Wine's server (the container's job, `job-limits.patch`), ntdll (available memory), `inside/windows/limits` (all memory) |
+//! | `processes` | tasks | Wine's server |
+//! | `cpus` | billionths of a processor | Wine's server |
+//! | `processors` | how many are shown, if not all | `inside/windows/limits` |
+//!
+//! It is read anew each time: a running program sees what an update has made of it.
 
 use std::fs;
 use std::io;
@@ -37,52 +45,46 @@ const CACHE: &[&str] = &[
     "number_of_sets",
 ];
 
-/// What was made for one container.
-pub(super) struct Visible {
-    /// Directory that shows at `/sys`.
-    pub(super) sys: PathBuf,
-    /// File that shows at `/proc/meminfo`, if memory is limited.
-    pub(super) meminfo: Option<PathBuf>,
-    /// Variables for the limits library, `NAME=value`.
-    pub(super) env: Vec<String>,
+/// In the directory that shows at `/sys`.
+const FILE: &str = "silo/limits";
+const BILLION: u64 = 1_000_000_000;
+
+/// Writes the files below `dir`, whole each, as programs may be reading them; returns the directory that shows at `/sys`.
+pub(super) fn write(limits: &Limits, dir: &Path) -> Result<PathBuf, GuestError> {
+    let sys = dir.join("sys");
+    let online = online();
+    write_processors(&sys, processors(limits, online))
+        .and_then(|()| put(&sys.join(FILE), &text(limits, online)))
+        .map_err(|source| GuestError::Io { doing: format!("showing limits in {}", sys.display()), source })?;
+    Ok(sys)
 }
 
-/// Writes the files below `dir`.
-pub(super) fn write(limits: &Limits, dir: &Path) -> Result<Visible, GuestError> {
-    let processors = processors(limits, online());
-    let sys = dir.join("sys");
-    let error = |path: &Path| {
-        let doing = format!("showing limits in {}", path.display());
-        move |source| GuestError::Io { doing, source }
-    };
-    write_processors(&sys, processors).map_err(error(&sys))?;
-    let mut env = Vec::new();
-    if processors < online() {
-        env.push(format!("SILO_PROCESSORS={processors}"));
+/// The content of [`FILE`].
+fn text(limits: &Limits, online: usize) -> String {
+    let processors = Some(processors(limits, online)).filter(|count| *count < online);
+    let numbers = [
+        ("memory", limits.memory),
+        ("processes", limits.pids),
+        ("cpus", cpus(limits).unwrap_or(0)),
+        ("processors", processors.unwrap_or(0) as u64),
+    ];
+    let limited = numbers.into_iter().filter(|(_, number)| *number > 0);
+    limited.map(|(name, number)| format!("{name} {number}\n")).collect()
+}
+
+/// Processor time that a container may have, in billionths of a processor; `None`: all.
+fn cpus(limits: &Limits) -> Option<u64> {
+    if limits.nano_cpus > 0 {
+        return Some(limits.nano_cpus);
     }
-    let host = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let meminfo = match limited_meminfo(&host, limits.memory) {
-        Some(text) => {
-            let path = dir.join("meminfo");
-            fs::write(&path, text).map_err(error(&path))?;
-            env.push(format!("SILO_MEMORY={}", limits.memory));
-            Some(path)
-        }
-        None => None,
-    };
-    Ok(Visible { sys, meminfo, env })
+    let quota = u64::try_from(limits.cpu_quota).ok().filter(|quota| *quota > 0)?;
+    let period = if limits.cpu_period > 0 { limits.cpu_period } else { 100_000 };
+    u64::try_from(u128::from(quota) * u128::from(BILLION) / u128::from(period)).ok()
 }
 
 /// How many processors a container sees: no more than there are, a quota rounded up.
 fn processors(limits: &Limits, online: usize) -> usize {
-    let quota = if limits.nano_cpus > 0 {
-        limits.nano_cpus.div_ceil(1_000_000_000) as usize
-    } else if limits.cpu_quota > 0 {
-        let period = if limits.cpu_period > 0 { limits.cpu_period } else { 100_000 };
-        (limits.cpu_quota as u64).div_ceil(period) as usize
-    } else {
-        online
-    };
+    let quota = cpus(limits).map_or(online, |cpus| cpus.div_ceil(BILLION) as usize);
     let set = if limits.cpuset_cpus.is_empty() { online } else { listed(&limits.cpuset_cpus) };
     quota.min(set).clamp(1, online.max(1))
 }
@@ -108,7 +110,7 @@ fn write_processors(sys: &Path, count: usize) -> io::Result<()> {
     let list = if count == 1 { "0\n".to_owned() } else { format!("0-{}\n", count - 1) };
     fs::create_dir_all(&cpus)?;
     for name in ["online", "present", "possible"] {
-        fs::write(cpus.join(name), &list)?;
+        put(&cpus.join(name), &list)?;
     }
     for i in 0..count {
         let name = format!("cpu{i}");
@@ -120,10 +122,23 @@ fn write_processors(sys: &Path, count: usize) -> io::Result<()> {
     }
     let node = sys.join("devices/system/node/node0");
     fs::create_dir_all(&node)?;
-    fs::write(sys.join("devices/system/node/online"), "0\n")?;
-    fs::write(node.join("cpulist"), &list)?;
+    put(&sys.join("devices/system/node/online"), "0\n")?;
+    put(&node.join("cpulist"), &list)?;
     let mask = format!("{:x}\n", (1u128 << count.min(127)) - 1);
-    fs::write(node.join("cpumap"), mask)
+    put(&node.join("cpumap"), &mask)
+}
+
+/// Writes a file, made with its directory if it is not there; one that says something else is replaced.
+fn put(path: &Path, content: &str) -> io::Result<()> {
+    match fs::read(path) {
+        Ok(there) if there == content.as_bytes() => return Ok(()),
+        Ok(_) => return silo_sys::atomic_file::write_with(path, content.as_bytes(), 0o644, false),
+        Err(_) => {}
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, content)
 }
 
 /// Copies those of `files` that the host has.
@@ -137,29 +152,6 @@ fn copy(from: &Path, to: &Path, files: &[&str]) -> io::Result<()> {
         fs::write(target, content)?;
     }
     Ok(())
-}
-
-/// The host's `/proc/meminfo` for a container with `limit` bytes; `None`: not limited, or not below what there is.
-fn limited_meminfo(host: &str, limit: u64) -> Option<String> {
-    let limit = limit / 1024;
-    let value = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
-    let total = host.lines().find(|line| line.starts_with("MemTotal:")).and_then(value)?;
-    if limit == 0 || limit >= total {
-        return None;
-    }
-    let mut text = String::new();
-    for line in host.lines() {
-        let (Some((name, _)), Some(kib)) = (line.split_once(':'), value(line)) else { continue };
-        let shown = match name {
-            "MemTotal" => limit,
-            // A container that has just started has used nothing yet.
-            "MemFree" | "MemAvailable" => limit.min(kib),
-            "SwapTotal" | "SwapFree" => 0,
-            _ => kib.min(limit),
-        };
-        text.push_str(&format!("{:<15} {shown:>8} kB\n", format!("{name}:")));
-    }
-    Some(text)
 }
 
 #[cfg(test)]
@@ -177,14 +169,18 @@ mod tests {
     }
 
     #[test]
-    fn memory_shows_its_limit() {
-        let host = "MemTotal:       1000000 kB\nMemFree:         900000 kB\nSwapTotal: 5 kB\n";
-        let text = limited_meminfo(host, 512_000 * 1024).unwrap();
-        assert_eq!(
-            text,
-            "MemTotal:         512000 kB\nMemFree:          512000 kB\nSwapTotal:             0 kB\n"
-        );
-        assert_eq!(limited_meminfo(host, 0), None);
-        assert_eq!(limited_meminfo(host, u64::MAX), None);
+    fn every_limit_is_told_once_and_an_update_replaces_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |limits: &Limits| {
+            let sys = write(limits, dir.path()).unwrap();
+            fs::read_to_string(sys.join(FILE)).unwrap()
+        };
+        let limits = Limits { memory: 5 << 20, pids: 7, nano_cpus: 500_000_000, ..Default::default() };
+        let text = told(&limits);
+        assert!(text.starts_with("memory 5242880\nprocesses 7\ncpus 500000000\n"), "{text}");
+        assert_eq!(text.contains("processors 1\n"), online() > 1);
+        let quota = Limits { cpu_quota: 25_000, cpu_period: 50_000, ..Default::default() };
+        assert!(told(&quota).starts_with("cpus 500000000\n"));
+        assert_eq!(told(&Limits::default()), "");
     }
 }

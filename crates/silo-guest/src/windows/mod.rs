@@ -53,8 +53,8 @@ impl Guest for WindowsGuest {
     fn warm_up(&self, request: &BundleRequest<'_>) -> Result<Bundle, GuestError> {
         bundle::warm_up(request)
     }
-    fn limits_changed(&self, bundle: &mut Spec, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
-        bundle::show_limits(bundle, limits, dir)
+    fn limits_changed(&self, limits: &Limits, dir: &Path) -> Result<bool, GuestError> {
+        bundle::show_limits(limits, dir).map(|()| true)
     }
 
     fn process(&self, bundle: &Spec, root: &Path, exec: &ProcessConfig) -> Result<Process, GuestError> {

@@ -74,8 +74,7 @@ pub(crate) fn mounted(layers: usize) -> Vec<Disk> {
 pub(crate) fn translate(bundle: &Bundle, copies: &str) -> io::Result<Translated> {
     let top = bundle.dir.join("top");
     let mut spec = bundle.spec.clone();
-    let ids = spec.linux().as_ref().and_then(|l| l.uid_mappings().clone()).unwrap_or_default();
-    let base = ids.iter().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id);
+    let base = first_id(bundle);
     let mut made = Translated {
         spec: Spec::default(),
         rootfs: Mount::default(),
@@ -94,15 +93,11 @@ pub(crate) fn translate(bundle: &Bundle, copies: &str) -> io::Result<Translated>
         }
     };
     let mut mounts = Vec::new();
-    for entry in spec.mounts().iter().flatten() {
-        mounts.push(match entry.typ().as_deref().unwrap_or("bind") {
-            "overlay" => overlay(entry, &top, &mut made.layers)?,
-            "bind" | "none" | "" => match entry.source() {
-                Some(source) if source.starts_with(&bundle.dir) => {
-                    copied(source, copies, base, entry, &mut made.files)?
-                }
-                _ => share(entry, base, &mut made.shares),
-            },
+    for (number, entry) in spec.mounts().iter().flatten().enumerate() {
+        mounts.push(match (own_source(bundle, entry), entry.typ().as_deref().unwrap_or("bind")) {
+            (Some(source), _) => copied(source, &copy(copies, number), base, entry, &mut made.files)?,
+            (None, "overlay") => overlay(entry, &top, &mut made.layers)?,
+            (None, "bind" | "none" | "") => share(entry, base, &mut made.shares),
             _ => entry.clone(),
         });
     }
@@ -111,6 +106,34 @@ pub(crate) fn translate(bundle: &Bundle, copies: &str) -> io::Result<Translated>
     made.spec = spec;
     seed(&top, Path::new(SCRATCH), base, &mut made.files)?;
     Ok(made)
+}
+
+/// The files that a machine has copies of (in `copies`), as they are now.
+pub(crate) fn copies(bundle: &Bundle, copies: &str) -> io::Result<Vec<SeedFile>> {
+    let mut files = Vec::new();
+    for (number, entry) in bundle.spec.mounts().iter().flatten().enumerate() {
+        if let Some(source) = own_source(bundle, entry) {
+            add(source, &copy(copies, number), first_id(bundle), &mut files)?;
+        }
+    }
+    Ok(files)
+}
+
+/// What a bind mount shows, if it lies in the bundle's own directory.
+fn own_source<'m>(bundle: &Bundle, entry: &'m Mount) -> Option<&'m Path> {
+    let binds = matches!(entry.typ().as_deref().unwrap_or("bind"), "bind" | "none" | "");
+    entry.source().as_deref().filter(|source| binds && source.starts_with(&bundle.dir))
+}
+
+/// Where the copy of a mount's source is; `number`: which of the bundle's mounts.
+fn copy(copies: &str, number: usize) -> PathBuf {
+    Path::new(copies).join(number.to_string())
+}
+
+/// The host's id of the container's first.
+fn first_id(bundle: &Bundle) -> u32 {
+    let ids = bundle.spec.linux().as_ref().and_then(|l| l.uid_mappings().as_ref());
+    ids.into_iter().flatten().find(|m| m.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
 }
 
 /// What a kernel of one's own makes needless or cannot have; the filter of system calls is compiled here.
@@ -169,15 +192,14 @@ fn overlay(entry: &Mount, top: &Path, layers: &mut Vec<Vec<PathBuf>>) -> io::Res
 
 fn copied(
     source: &Path,
-    copies: &str,
+    at: &Path,
     base: u32,
     entry: &Mount,
     files: &mut Vec<SeedFile>,
 ) -> io::Result<Mount> {
-    let at = Path::new(copies).join(files.len().to_string());
-    add(source, &at, base, files)?;
+    add(source, at, base, files)?;
     let mut mount = entry.clone();
-    mount.set_source(Some(at)).set_uid_mappings(None).set_gid_mappings(None);
+    mount.set_source(Some(at.to_owned())).set_uid_mappings(None).set_gid_mappings(None);
     Ok(mount)
 }
 
@@ -307,6 +329,30 @@ mod tests {
                 .iter()
                 .all(|n| n.typ() != Ns::User)
         );
+    }
+
+    #[test]
+    fn what_was_written_for_a_start_is_copied_and_copied_anew_to_the_same_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path().join("sys");
+        std::fs::create_dir(&sys).unwrap();
+        std::fs::write(sys.join("limits"), "one").unwrap();
+        let mut spec = Spec::default();
+        let own = mount("bind", &sys.display().to_string(), &["bind", "ro"]);
+        spec.set_mounts(Some(vec![mount("proc", "proc", &[]), own]));
+        let rootfs = mount("bind", "/base", &[]);
+        let bundle = Bundle { dir: dir.path().into(), spec, rootfs, filter: None };
+        let made = translate(&bundle, COPIES).unwrap();
+        let at = Path::new(COPIES).join("1");
+        assert_eq!(made.spec.mounts().as_ref().unwrap()[1].source().as_deref(), Some(&*at));
+        let limits = |files: &[SeedFile]| {
+            let found = files.iter().find(|file| file.path == at.join("limits"));
+            String::from_utf8(found.unwrap().content.clone()).unwrap()
+        };
+        assert_eq!(limits(&made.files), "one");
+        std::fs::write(sys.join("another"), "").unwrap();
+        std::fs::write(sys.join("limits"), "two").unwrap();
+        assert_eq!(limits(&copies(&bundle, COPIES).unwrap()), "two");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use silo_runtime::protocol::{Answer, Call};
 use silo_sys::process::Wait;
 
 use crate::contract::{Event, Exit, Failure, FailureKind};
+use crate::hyperv::bundle::{COPIES, copies};
 use crate::hyperv::machine::{Happened, Plan, Start};
 use crate::hyperv::parts::Saved;
 use crate::hyperv::template;
@@ -105,6 +106,11 @@ impl Shim {
             }
             Call::Stats => self.pass_on(call, Waiter::Stats(asker)).map(|()| Asked::Later),
             Call::Update(_) | Call::Pids => self.pass_on(call, Waiter::Plain(asker)).map(|()| Asked::Later),
+            Call::Refresh(_) => {
+                let bundle = self.bundle.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
+                let files = copies(bundle, COPIES).map_err(other)?;
+                self.pass_on(Call::Refresh(files), Waiter::Plain(asker)).map(|()| Asked::Later)
+            }
             Call::Shutdown => {
                 if self.machine.is_none() || self.exit.is_some() {
                     self.leave_at = Some(Instant::now());

@@ -183,6 +183,8 @@ impl Shim {
             Call::Pause => self.freeze(true),
             Call::Resume => self.freeze(false),
             Call::Update(resources) => self.update(&resources),
+            // They are the container's.
+            Call::Refresh(_) => Ok(Answer::Done),
             Call::Stats => self.stats().map(|s| Answer::Stats(Box::new(s))),
             Call::Pids => self.cgroup()?.pids().map(Answer::Pids).map_err(other),
             Call::FlushLog => {

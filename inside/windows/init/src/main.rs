@@ -15,7 +15,6 @@
 //! | `SILO_WAIT_FD` | descriptor on which `silo-init warm` says that it is ready and is told what to run |
 //! | `SILO_DISCARD` | nobody reads the registry after the end: it is not written (optional) |
 //! | `SILO_PRELOAD` | `inside/windows/limits` in the container's root (optional) |
-//! | `SILO_PROCESSORS`, `SILO_MEMORY` | limits for it: number, bytes (optional) |
 
 mod events;
 mod identity;

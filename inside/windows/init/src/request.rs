@@ -17,7 +17,7 @@ pub(crate) const DIRECTORY: &str = "/run/silo";
 const WINE: &str = "/usr/lib/wine/wine64";
 const LAUNCHER: &str = r"C:\windows\system32\wineboot.exe";
 /// Variables of the host side's, not the program's.
-const OURS: [&str; 9] = [
+const OURS: [&str; 7] = [
     "SILO_COMMAND_LINE",
     "SILO_USER",
     "SILO_STATUS_FD",
@@ -25,8 +25,6 @@ const OURS: [&str; 9] = [
     "SILO_DISCARD",
     "SILO_MACHINE_SID",
     "SILO_PRELOAD",
-    "SILO_PROCESSORS",
-    "SILO_MEMORY",
 ];
 
 /// What to run, and as whom.
@@ -40,7 +38,8 @@ pub(crate) struct Request {
     discard: bool,
     machine_sid: Option<String>,
     user: OsString,
-    limits: Vec<(&'static str, OsString)>,
+    /// Loaded into each of Wine's processes.
+    library: Option<OsString>,
 }
 
 /// A started launcher.
@@ -76,14 +75,7 @@ impl Request {
             discard: take("SILO_DISCARD").is_some(),
             machine_sid: take("SILO_MACHINE_SID").map(|sid| sid.to_string_lossy().into_owned()),
             user: take("SILO_USER").unwrap_or_else(|| "ContainerAdministrator".into()),
-            limits: [
-                ("SILO_PRELOAD", "LD_PRELOAD"),
-                ("SILO_PROCESSORS", "SILO_PROCESSORS"),
-                ("SILO_MEMORY", "SILO_MEMORY"),
-            ]
-            .into_iter()
-            .filter_map(|(ours, theirs)| Some((theirs, take(ours)?)))
-            .collect(),
+            library: take("SILO_PRELOAD"),
         })
     }
 
@@ -98,7 +90,7 @@ impl Request {
 
     /// Whether a launcher that was started for `other` can run this.
     pub(crate) fn suits_launcher_of(&self, other: &Request) -> bool {
-        (&self.user, &self.limits) == (&other.user, &other.limits)
+        (&self.user, &self.library) == (&other.user, &other.library)
     }
 
     /// The environment of Wine's own processes: nothing of the program's, nothing of the host's.
@@ -114,7 +106,7 @@ impl Request {
             // No variables of Wine's in the programs' environment.
             ("SILO_HIDE_WINE", "1".into()),
         ];
-        environment.extend(self.limits.iter().cloned());
+        environment.extend(self.library.iter().map(|library| ("LD_PRELOAD", library.clone())));
         environment
     }
 
@@ -276,7 +268,7 @@ mod tests {
             discard: false,
             machine_sid: None,
             user: "u".into(),
-            limits: Vec::new(),
+            library: None,
         };
         let units: Vec<u16> =
             request.to_utf16().chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();

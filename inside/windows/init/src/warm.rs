@@ -23,8 +23,23 @@ const LIMIT: Duration = Duration::from_secs(30);
 const UP: [&str; 2] = ["drivers", "services"];
 /// Between looks whether a file is there: nobody else waits, and nobody is waited for.
 const LOOK: Duration = Duration::from_millis(5);
+/// What a container is shown of its limits (`crates/silo-guest/src/windows/limits.rs`), one a line.
+const LIMITS: &str = "/sys/silo/limits";
 /// Bytes of a message that are accepted.
 const LONGEST: usize = 16 << 20;
+
+/// A launcher that waits.
+struct Launcher {
+    running: Running,
+    /// The limit that was shown when it was started: a process keeps it.
+    processors: Option<String>,
+}
+
+/// How many processors are shown, if there is a limit.
+fn shown_processors() -> Option<String> {
+    let limits = std::fs::read_to_string(LIMITS).ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("processors ")).map(str::to_owned)
+}
 
 /// What is told over the socket.
 struct Told {
@@ -48,6 +63,7 @@ pub(crate) fn wait(rehearsal: &Request, signals: &Signals) -> Result<Option<(Run
         await_file(&Path::new(request::DIRECTORY).join(name), signals)?;
     }
     loop {
+        let processors = shown_processors();
         let launcher = rehearsal.start_waiting(signals)?;
         await_file(&request::file(launcher.number(), "waiting"), signals)?;
         socket.write_all(b"R").map_err(|e| format!("saying that it is ready: {e}"))?;
@@ -62,6 +78,7 @@ pub(crate) fn wait(rehearsal: &Request, signals: &Signals) -> Result<Option<(Run
             rehearse(rehearsal, signals)?;
             continue;
         }
+        let launcher = Launcher { running: launcher, processors };
         return match begin(rehearsal, told, launcher, signals, &socket) {
             Ok(running) => Ok(Some(running)),
             Err(error) => {
@@ -107,7 +124,7 @@ fn await_message(socket: &UnixStream, launcher: &Running, signals: &Signals) -> 
 fn begin(
     rehearsal: &Request,
     told: Told,
-    launcher: Running,
+    Launcher { running: launcher, processors }: Launcher,
     signals: &Signals,
     socket: &UnixStream,
 ) -> Result<(Running, bool), String> {
@@ -125,8 +142,8 @@ fn begin(
         None
     };
     terminal::make_raw();
-    // It has the streams and the limits of the time when it was started.
-    let suits = master.is_none() && request.suits_launcher_of(rehearsal);
+    // It has the streams and the processors of the time when it was started.
+    let suits = master.is_none() && request.suits_launcher_of(rehearsal) && processors == shown_processors();
     let discard = request.is_discarded();
     let running = match request::on_drive(Path::new(&told.directory)).filter(|_| suits) {
         Some(directory) => {

@@ -12,12 +12,9 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicIsize, AtomicU8, Ordering};
 
-use crate::system;
+use crate::system::{self, CLOSE, CLOSE_ON_EXEC, OPEN, READ};
 
-const READ: usize = 0;
 const WRITE: usize = 1;
-const OPEN: usize = 2;
-const CLOSE: usize = 3;
 const POLL: usize = 7;
 const WRITEV: usize = 20;
 const ACCESS: usize = 21;
@@ -25,7 +22,6 @@ const EXECVE: usize = 59;
 const GETTID: usize = 186;
 const INOTIFY_WATCH: usize = 254;
 const INOTIFY: usize = 294;
-const CLOSE_ON_EXEC: usize = 0o2000000;
 const CREATED: usize = 0x100;
 const CREATE: usize = 0o101;
 /// Only a guest without its drivers gets here, and then programs find out by themselves.
@@ -179,7 +175,7 @@ unsafe fn consider_services(parts: &[Part]) {
         // SAFETY: the caller's buffer.
         let bytes = unsafe { core::slice::from_raw_parts(part.start, part.length) };
         if names(bytes, MANAGER) {
-            if role() == UNKNOWN && system::variable(OF_MANAGER).is_none() {
+            if role() == UNKNOWN && !system::has_variable(OF_MANAGER) {
                 wait(SERVICES_READY);
             }
             return SERVICES.store(FREE, Ordering::Relaxed);
@@ -213,15 +209,8 @@ fn role() -> u8 {
 /// one.
 fn command_line_holds(names: &[&[u8]]) -> bool {
     let mut line = [0u8; 512];
-    // SAFETY: the path is terminated, the buffer is as long as said.
-    let length = unsafe {
-        let fd = system::call(OPEN, [c"/proc/self/cmdline".as_ptr() as usize, CLOSE_ON_EXEC, 0, 0]);
-        if fd < 0 {
-            return false;
-        }
-        let length = system::call(READ, [fd as usize, line.as_mut_ptr() as usize, line.len(), 0]);
-        system::call(CLOSE, [fd as usize, 0, 0, 0]);
-        length.max(0) as usize
+    let Some(length) = system::read(c"/proc/self/cmdline", &mut line).map(<[u8]>::len) else {
+        return false;
     };
     line.make_ascii_lowercase();
     names.iter().any(|name| line[..length].windows(name.len()).any(|window| window == *name))

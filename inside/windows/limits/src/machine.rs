@@ -1,7 +1,6 @@
 //! Memory and processors as the container has them.
 
 use core::ffi::{c_int, c_long};
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::system;
 
@@ -32,24 +31,35 @@ pub struct SystemInformation {
     unit: u32,
 }
 
-/// Of the environment, which programs do not change on the Linux side: read once. `u64::MAX`: not read yet; 0: none.
-fn limit(cell: &AtomicU64, name: &core::ffi::CStr) -> Option<u64> {
-    let mut value = cell.load(Ordering::Relaxed);
-    if value == u64::MAX {
-        value = system::variable(name).unwrap_or(0);
-        cell.store(value, Ordering::Relaxed);
-    }
-    Some(value).filter(|value| *value > 0)
+/// One `name number` a line, by the host side (`crates/silo-guest/src/windows/limits.rs`). Read at each question, as it
+/// may be another at any time.
+const LIMITS: &core::ffi::CStr = c"/sys/silo/limits";
+
+fn limit(name: &[u8]) -> Option<u64> {
+    let mut text = [0u8; 256];
+    system::read(LIMITS, &mut text)?.split(|byte| *byte == b'\n').find_map(|line| {
+        let digits = line.strip_prefix(name)?.strip_prefix(b" ")?;
+        system::number(digits).filter(|number| *number > 0)
+    })
 }
 
 fn memory() -> Option<u64> {
-    static MEMORY: AtomicU64 = AtomicU64::new(u64::MAX);
-    limit(&MEMORY, c"SILO_MEMORY")
+    limit(b"memory")
 }
 
 fn processors() -> Option<u64> {
-    static COUNT: AtomicU64 = AtomicU64::new(u64::MAX);
-    limit(&COUNT, c"SILO_PROCESSORS")
+    limit(b"processors")
+}
+
+/// How many processors the kernel has for the container, told by what its first process may use; a program may have
+/// restricted itself.
+fn kernels() -> Option<u64> {
+    let mut mask = [0u64; 16];
+    // SAFETY: the buffer is as long as said.
+    let result =
+        unsafe { system::call(GET_AFFINITY, [1, size_of_val(&mask), mask.as_mut_ptr() as usize, 0]) };
+    let count = mask.iter().map(|word| u64::from(word.count_ones())).sum();
+    Some(count).filter(|count| result > 0 && *count > 0)
 }
 
 /// See sysinfo(2).
@@ -80,19 +90,19 @@ pub unsafe extern "C" fn sysinfo(information: *mut SystemInformation) -> c_int {
 /// As sysconf(3).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sysconf(name: c_int) -> c_long {
-    if let (true, Some(count)) = (PROCESSORS.contains(&name), processors()) {
-        return count as c_long;
-    }
     let function = system::next(c"sysconf");
     if function.is_null() {
         return -1;
     }
     // SAFETY: the C library's function of that name has this type.
     let value = unsafe { core::mem::transmute::<*mut core::ffi::c_void, system::Sysconf>(function)(name) };
-    match memory() {
-        Some(limit) if PAGES.contains(&name) => value.min((limit / PAGE) as c_long),
-        _ => value,
-    }
+    let limit = match name {
+        // What is shown of `/sys` may be more than a machine of the container's own has.
+        _ if PROCESSORS.contains(&name) => kernels().into_iter().chain(processors()).min(),
+        _ if PAGES.contains(&name) => memory().map(|bytes| bytes / PAGE),
+        _ => None,
+    };
+    limit.map_or(value, |limit| value.min(limit as c_long))
 }
 
 /// See sched_getaffinity(2): as many processors as the container has, counted from the first.

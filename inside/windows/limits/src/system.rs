@@ -11,6 +11,10 @@ unsafe extern "C" {
     fn c_abort() -> !;
 }
 
+pub(crate) const READ: usize = 0;
+pub(crate) const OPEN: usize = 2;
+pub(crate) const CLOSE: usize = 3;
+pub(crate) const CLOSE_ON_EXEC: usize = 0o2000000;
 const NEXT: *mut c_void = usize::MAX as *mut c_void;
 
 /// One system call; a negative result is an error number.
@@ -52,21 +56,31 @@ pub(crate) fn next(name: &core::ffi::CStr) -> *mut c_void {
     unsafe { dlsym(NEXT, name.as_ptr()) }
 }
 
-/// A number from the environment.
-pub(crate) fn variable(name: &core::ffi::CStr) -> Option<u64> {
-    // SAFETY: the name is terminated; the value is read up to its end.
+/// Whether the environment has a variable.
+pub(crate) fn has_variable(name: &core::ffi::CStr) -> bool {
+    // SAFETY: the name is terminated.
+    !unsafe { getenv(name.as_ptr()) }.is_null()
+}
+
+/// A number in decimal digits.
+pub(crate) fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// The beginning of a file.
+pub(crate) fn read<'b>(path: &core::ffi::CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    // SAFETY: the path is terminated, the buffer is as long as said.
     unsafe {
-        let mut text = getenv(name.as_ptr());
-        if text.is_null() {
+        let fd = call(OPEN, [path.as_ptr() as usize, CLOSE_ON_EXEC, 0, 0]);
+        if fd < 0 {
             return None;
         }
-        let mut number = 0u64;
-        while *text != 0 {
-            let digit = (*text as u8).checked_sub(b'0').filter(|digit| *digit < 10)?;
-            number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
-            text = text.add(1);
-        }
-        Some(number)
+        let length = call(READ, [fd as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0]);
+        call(CLOSE, [fd as usize, 0, 0, 0]);
+        usize::try_from(length).ok().and_then(|length| buffer.get(..length))
     }
 }
 

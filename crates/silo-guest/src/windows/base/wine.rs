@@ -8,6 +8,7 @@
 //! | `registry-flush` | a flushed key is on disk when the call returns; the rest after five seconds, as on Windows, and at SIGUSR1 (commit), with an answer that holds until the next change; what cannot be written is an error |
 //! | `standard-user` | who is no administrator changes neither the machine's registry, nor the system's files, nor administrators' processes |
 //! | `machine-sid` | the machine's SID is not the same everywhere: the server takes it from a file that init leaves, at its start and at SIGUSR2, shows it in the registry (`HKLM\SAM\SAM\Domains\Account`) and has it in its tokens; `advapi32` and `sechost` look there, and know the accounts that each machine has |
+//! | `job-limits` | the container is a job that every process is in: its limits, processes and times are told, and memory and processors agree with them; a program's own jobs keep their limits, and that of processes; times of other processes are theirs |
 //!
 //! They run in place of the packaged ones, beside all else of the packages. Compiled in a root of the distribution's own
 //! packages, so that nothing of the host's is in them; what was compiled once for the same source, compiler and patches is
@@ -32,6 +33,7 @@ const PATCHES: &[(&str, &str)] = &[
     ("registry-flush.patch", include_str!("wine/registry-flush.patch")),
     ("standard-user.patch", include_str!("wine/standard-user.patch")),
     ("machine-sid.patch", include_str!("wine/machine-sid.patch")),
+    ("job-limits.patch", include_str!("wine/job-limits.patch")),
 ];
 const BUILD: &str = include_str!("wine/build.sh");
 /// Kept over base builds; what is in it can be removed at any time.
