@@ -213,7 +213,7 @@ mod tests {
             let failed = |e: MountFailure| io::Error::other(e.to_string());
             mount(&source.display().to_string(), &inside, "none", "bind,ro").map_err(failed)?;
             mount("tmpfs", &beside, "tmpfs", "size=64k,uid=7").map_err(failed)?;
-            assert_eq!(mounted_below(&parent)?, [inside.clone()]);
+            assert_eq!(mounted_below(&parent)?, std::slice::from_ref(&inside));
             assert!(inside.join("f").exists());
             let refused = std::fs::write(inside.join("g"), "2").unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
