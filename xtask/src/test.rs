@@ -35,7 +35,7 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
 /// Files of end-to-end tests that hold under both isolations, from one list; the others are about one of them, or about
 /// what no isolation has to do with (`docs/isolation.md`).
 const UNDER_BOTH: &[&str] =
-    &["run", "options", "lifecycle", "terminal", "windows", "registry", "identity", "windows_bases"];
+    &["run", "options", "lifecycle", "terminal", "windows", "registry", "identity", "windows_bases", "limits"];
 
 /// Campaigns: name, rounds if none are asked for, file and name of the test that has fewer of them.
 const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
@@ -49,6 +49,7 @@ const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
     ("spares", 50, "pool", "a_kill_while_a_spare_becomes_a_container_leaves_nothing"),
     ("boots", 30, "windows", "programs_that_come_at_once_meet_one_system"),
     ("bases", 5, "bases", "the_same_packages_make_the_same_base"),
+    ("limits", 10, "limits", "neighbours_keep_their_service_times"),
 ];
 
 /// Long campaigns: tests with more rounds.

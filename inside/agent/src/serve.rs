@@ -343,7 +343,12 @@ impl Agent {
                 self.cgroup()?.update(&resources).map_err(other)?;
                 Ok(Answer::Done)
             }
-            Call::Stats => Ok(Answer::Stats(Box::new(self.cgroup()?.stats()))),
+            Call::Stats => {
+                let mut stats = self.cgroup()?.stats();
+                // What there is bounds what is not limited.
+                stats.memory_limit = stats.memory_limit.min(rustix::system::sysinfo().totalram);
+                Ok(Answer::Stats(Box::new(stats)))
+            }
             Call::Pids => self.cgroup()?.pids().map(Answer::Pids).map_err(other),
             Call::Shutdown => {
                 if let Some(pidfd) = self.tasks.get(&FIRST).and_then(|t| t.pidfd.as_ref()) {

@@ -10,6 +10,7 @@ mod host;
 #[cfg(test)]
 mod hostile;
 pub(crate) mod log;
+mod limits;
 mod machine;
 mod prepared;
 mod reactor;
@@ -308,6 +309,9 @@ impl Shim {
         // Execs of a container without a pid namespace of its own have been killed with the cgroup.
         while let Some((pid, wait)) = process::reap() {
             self.reaped(pid, wait);
+        }
+        if self.config.top.is_some() {
+            crate::top::leave_top(&self.dir);
         }
         self.end_execs(true);
         self.exit = Some(exit.clone());

@@ -8,18 +8,8 @@ use crate::names;
 
 /// Fields of `HostConfig` that are refused unless they have their zero value.
 const UNHONOURED: &[&str] = &[
-    "BlkioDeviceReadBps",
-    "BlkioDeviceReadIOps",
-    "BlkioDeviceWriteBps",
-    "BlkioDeviceWriteIOps",
-    "BlkioWeightDevice",
     "Cgroup",
-    "CgroupParent",
-    "CpuCount",
-    "CpuPercent",
     "DeviceRequests",
-    "IOMaximumBandwidth",
-    "IOMaximumIOps",
     "KernelMemory",
     "KernelMemoryTCP",
     "UsernsMode",
