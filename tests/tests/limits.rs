@@ -16,8 +16,11 @@ const MIB: u64 = 1 << 20;
 fn stress() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes/stress.c");
-    let built =
-        Command::new("gcc").args(["-static", "-O1", "-o"]).arg(dir.path().join("stress")).arg(source).output();
+    let built = Command::new("gcc")
+        .args(["-static", "-O1", "-o"])
+        .arg(dir.path().join("stress"))
+        .arg(source)
+        .output();
     let built = built.expect("gcc is installed by `cargo xtask test`");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     dir
@@ -32,12 +35,7 @@ fn ready() -> (Daemon, tempfile::TempDir, String) {
 
 fn run(d: &Daemon, bin: &str, options: &[&str], program: &[&str]) -> Said {
     let command = ["/bin/limits/stress"];
-    d.docker(&[&["run", "-v", bin], options, &[IMAGE], &command[..], program].concat())
-}
-
-/// Has the container say how much it is, to the end of its program.
-fn logged(d: &Daemon, name: &str) -> Vec<u64> {
-    d.ok(&["logs", name]).lines().filter_map(|l| l.trim().parse().ok()).collect()
+    d.docker(&[&["run", "-v", bin][..], options, &[IMAGE], &command[..], program].concat())
 }
 
 fn inspect(d: &Daemon, name: &str, what: &str) -> String {
@@ -79,7 +77,8 @@ fn out_of_memory_ends_the_container_alone() {
     // What the program and the kernel need for it beside is within it.
     assert!(last <= limit && last >= limit - limit / 50, "{last} of {limit}");
     assert_eq!(inspect(&d, "eater", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
-    let events = ["events", "--since", "0", "--until", &silo_tests::now(), "--filter", "event=oom"];
+    let now = silo_tests::now();
+    let events = ["events", "--since", "0", "--until", &now, "--filter", "event=oom"];
     assert!(d.ok(&[&events[..], &["--format", "{{.Actor.Attributes.name}}"]].concat()).contains("eater"));
     assert_eq!(inspect(&d, "neighbour", "{{.State.Running}} {{.State.OOMKilled}}"), "true false");
     assert_eq!(d.ok(&["exec", "neighbour", "echo", "here"]), "here");
@@ -112,8 +111,8 @@ fn processors_are_kept_to_their_share() {
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
     for (options, limit) in [
         (&["--cpus", "0.5"][..], 5000),
-        (&["--cpu-period", "50000", "--cpu-quota", "10000"], 2000),
-        (&["--cpu-count", "1"], 10_000),
+        (&["--cpu-period", "50000", "--cpu-quota", "10000"][..], 2000),
+        (&["--cpu-count", "1"][..], 10_000),
     ] {
         let got = share(options);
         assert!(got <= limit + limit / 20 + 50, "{options:?}: {got}");
@@ -145,7 +144,11 @@ fn processors_are_kept_to_their_share() {
     d.fails(&["update", "--cpuset-cpus", "4000", "burner"], "Requested CPUs are not available");
     d.ok(&["update", "--cpuset-cpus", "0", "--cpu-shares", "512", "burner"]);
     assert_eq!(
-        inspect(&d, "burner", "{{.HostConfig.NanoCpus}} {{.HostConfig.CpusetCpus}} {{.HostConfig.CpuShares}}"),
+        inspect(
+            &d,
+            "burner",
+            "{{.HostConfig.NanoCpus}} {{.HostConfig.CpusetCpus}} {{.HostConfig.CpuShares}}"
+        ),
         "100000000 0 512"
     );
     // While it is stopped, for its next start.
@@ -215,7 +218,9 @@ fn a_disk_is_full_at_its_size() {
     let end = Instant::now() + Duration::from_secs(20);
     let left = || {
         let disks = std::fs::read_dir("/sys/block").unwrap().flatten();
-        disks.filter_map(|e| std::fs::read_to_string(e.path().join("loop/backing_file")).ok()).any(|t| t.contains(&root))
+        disks
+            .filter_map(|e| std::fs::read_to_string(e.path().join("loop/backing_file")).ok())
+            .any(|t| t.contains(&root))
     };
     while left() {
         assert!(Instant::now() < end, "a loop device is left");
@@ -235,20 +240,36 @@ fn disks_are_read_and_written_at_their_rate() {
         let rate: u64 = said.out.parse().unwrap();
         assert!(rate <= most + most / 10, "{name}: {rate} of {most} bytes a second");
     };
-    let create = |options: &[&str]| d.ok(&[&["run", "-d", "-v", &bin], options, &[IMAGE, "sleep", "1000"]].concat());
-    create(&["--name", "bytes", "--device-write-bps", &device, "--device-read-iops", &format!("{disk}:1000")]);
+    let create = |options: &[&str]| {
+        d.ok(&[&["run", "-d", "-v", &bin][..], options, &[IMAGE, "sleep", "1000"]].concat())
+    };
+    create(&[
+        "--name",
+        "bytes",
+        "--device-write-bps",
+        &device,
+        "--device-read-iops",
+        &format!("{disk}:1000"),
+    ]);
     within("bytes", "48", MIB);
     let shown = "{{range .HostConfig.BlkioDeviceWriteBps}}{{.Path}} {{.Rate}}{{end}}";
     assert_eq!(inspect(&d, "bytes", shown), format!("{disk} {MIB}"));
     // What a client cannot say, the API can.
     let change = format!(r#"{{"BlkioDeviceWriteBps": [{{"Path": "{disk}", "Rate": 524288}}]}}"#);
-    let curl = ["-s", "--unix-socket"].map(str::to_owned).to_vec();
     let socket = d.path("silo.sock").display().to_string();
     let updated = |name: &str, change: &str| {
         let url = format!("http://d/containers/{name}/update");
         let said = Command::new("curl")
-            .args(&curl)
-            .args([&socket, "-H", "Content-Type: application/json", "-d", change, &url])
+            .args([
+                "-s",
+                "--unix-socket",
+                &socket,
+                "-H",
+                "Content-Type: application/json",
+                "-d",
+                change,
+                &url,
+            ])
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -274,7 +295,8 @@ fn disks_are_read_and_written_at_their_rate() {
     let end = Instant::now() + Duration::from_secs(30);
     let written = || -> u64 {
         let all = stats(&d, "writer");
-        let entries = all["blkio_stats"]["io_service_bytes_recursive"].as_array().cloned().unwrap_or_default();
+        let entries =
+            all["blkio_stats"]["io_service_bytes_recursive"].as_array().cloned().unwrap_or_default();
         let writes = entries.iter().filter(|e| e["op"].as_str().unwrap().eq_ignore_ascii_case("write"));
         writes.map(|e| e["value"].as_u64().unwrap()).sum()
     };
@@ -290,7 +312,7 @@ fn disks_are_read_and_written_at_their_rate() {
 #[test]
 fn what_a_host_cannot_do_is_refused_or_warned_of() {
     let d = Daemon::start();
-    let create = |options: &[&str]| d.docker(&[&["create"], options, &[IMAGE]].concat());
+    let create = |options: &[&str]| d.docker(&[&["create"][..], options, &[IMAGE]].concat());
     let fails = |options: &[&str], words: &str| {
         let said = create(options);
         assert!(said.code != 0 && said.err.contains(words), "{options:?}: {said:?}");
@@ -406,12 +428,12 @@ fn neighbours_keep_their_service_times() {
         ("disk", vec!["--storage-opt", "size=64m"], vec!["fill", "/file"]),
     ];
     if let Some(device) = &device {
-        limits.push(("I/O", vec!["--device-write-bps", device], vec!["synced", "/file", "1000000"]));
+        limits.push(("I/O", vec!["--device-write-bps", device.as_str()], vec!["synced", "/file", "1000000"]));
     }
     for (what, options, program) in limits {
         let before = measure(while_it);
         // Again and again into its limit, as long as it is measured.
-        let options = [&["-d", "-i", "--name", "greedy", "--restart", "always"], &options[..]].concat();
+        let options = [&["-d", "-i", "--name", "greedy", "--restart", "always"][..], &options[..]].concat();
         assert_eq!(run(&d, &bin, &options, &program).code, 0);
         let during = measure(while_it);
         d.ok(&["rm", "-f", "greedy"]);

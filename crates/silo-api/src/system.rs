@@ -91,7 +91,8 @@ fn warnings(limits: &Accounting, version: u8, forwards: bool) -> Vec<String> {
         (!limits.read_iops, if new { "io.max (riops)" } else { "blkio throttle.read_iops_device" }),
         (!limits.write_iops, if new { "io.max (wiops)" } else { "blkio throttle.write_iops_device" }),
     ];
-    let missing = all.into_iter().filter(|(is, _)| *is).map(|(_, what)| format!("WARNING: No {what} support"));
+    let missing =
+        all.into_iter().filter(|(is, _)| *is).map(|(_, what)| format!("WARNING: No {what} support"));
     let forwarding = (!forwards).then(|| "WARNING: IPv4 forwarding is disabled".to_owned());
     missing.chain(forwarding).collect()
 }
@@ -253,7 +254,10 @@ mod tests {
         assert!(!said.contains(&"WARNING: No oom kill disable support".to_owned()), "{said:?}");
         assert_eq!(said.last().unwrap(), "WARNING: IPv4 forwarding is disabled");
         let said = warnings(&Accounting { memory: true, ..none }, 1, true);
-        assert!(said.contains(&"WARNING: No blkio throttle.write_iops_device support".to_owned()), "{said:?}");
+        assert!(
+            said.contains(&"WARNING: No blkio throttle.write_iops_device support".to_owned()),
+            "{said:?}"
+        );
         assert!(said.contains(&"WARNING: No oom kill disable support".to_owned()), "{said:?}");
         assert!(!said.iter().any(|w| w.contains("memory limit") || w.contains("io.weight")), "{said:?}");
     }

@@ -25,10 +25,10 @@ pub use client::{
 };
 pub use contract::*;
 pub use silo_runtime::cgroup::Accounting;
-/// For programs that live long and rest between bursts of work.
-pub use silo_sys::process::give_memory_back;
 /// Disks of this host.
 pub use silo_sys::block;
+/// For programs that live long and rest between bursts of work.
+pub use silo_sys::process::give_memory_back;
 pub use stopped::with_stopped_root;
 pub use tools::ToolStream;
 pub use top::{open_top, top_usage, with_top};

@@ -38,10 +38,15 @@ fn mounted(image: &Path) -> io::Result<OwnedFd> {
         let device = Loop::of(&file)?;
         // What is deleted takes no room of the host's any more.
         match mount::new_filesystem("ext4", &device.path().to_string_lossy(), &["discard".into()], 0) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EBUSY)) && tries < TRIES => tries += 1,
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EBUSY)) && tries < TRIES => {
+                tries += 1
+            }
             other => {
                 return other.map_err(|e| {
-                    io::Error::new(e.kind(), format!("mounting {} by {}: {e}", image.display(), device.path().display()))
+                    io::Error::new(
+                        e.kind(),
+                        format!("mounting {} by {}: {e}", image.display(), device.path().display()),
+                    )
                 });
             }
         }

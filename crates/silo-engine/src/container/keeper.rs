@@ -244,7 +244,9 @@ impl Engine {
         let record = entry.record();
         if !are_asked_for(&record) {
             let (dir, top) = (self.dir(&entry.id), self.top_disk(&record));
-            let Some(top) = top else { return Ok(Writable { path: dir.join("top"), copy: None, disk: None }) };
+            let Some(top) = top else {
+                return Ok(Writable { path: dir.join("top"), copy: None, disk: None });
+            };
             return blocking(move || {
                 let disk = silo_sandbox::open_top(&dir, &top)
                     .map_err(|e| EngineError::internal(format!("the container's files: {e}")))?;

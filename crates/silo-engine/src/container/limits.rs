@@ -201,11 +201,19 @@ mod tests {
     fn what_cannot_be_is_named() {
         let check = |limits: Limits| check(&limits, 0).unwrap_err().message;
         let null = DeviceLimits { path: "/dev/null".into(), read_bps: 1, ..Default::default() };
-        assert_eq!(check(Limits { io: vec![null], ..Default::default() }), "device /dev/null: not a block device");
+        assert_eq!(
+            check(Limits { io: vec![null], ..Default::default() }),
+            "device /dev/null: not a block device"
+        );
         let parent = Limits { cgroup_parent: "/a/../b".into(), ..Default::default() };
         assert_eq!(check(parent), "invalid cgroup-parent: \"/a/../b\"");
-        assert!(check(Limits { cpu_count: 9999, ..Default::default() }).starts_with("invalid CPUCount: 9999"));
-        assert!(super::check(&Limits::default(), 1).is_err() && super::check(&Limits::default(), 64 << 20).is_ok());
+        assert!(
+            check(Limits { cpu_count: 9999, ..Default::default() }).starts_with("invalid CPUCount: 9999")
+        );
+        assert!(
+            super::check(&Limits::default(), 1).is_err()
+                && super::check(&Limits::default(), 64 << 20).is_ok()
+        );
     }
 
     #[test]

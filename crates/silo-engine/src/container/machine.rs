@@ -34,7 +34,8 @@ impl Engine {
 impl Engine {
     /// The disk that a container's writable files are on, if it has one of a size of its own on the host's kernel.
     pub(crate) fn top_disk(&self, record: &ContainerRecord) -> Option<TopDisk> {
-        let own = placement::facts(record.isolation).kernel == Kernel::Shared && record.spec.storage_size != 0;
+        let own =
+            placement::facts(record.isolation).kernel == Kernel::Shared && record.spec.storage_size != 0;
         own.then(|| TopDisk { disks: self.config().root.join("disks"), size: record.spec.storage_size })
     }
 }

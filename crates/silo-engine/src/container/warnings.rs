@@ -14,13 +14,13 @@ const OOM_WITHOUT_LIMIT: &str = "OOM killer is disabled for the container, but n
 const PIDS: &str = "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.";
 const NANO_CPUS: &str =
     "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted";
-const SHARES: &str = "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.";
+const SHARES: &str =
+    "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.";
 const QUOTA: &str = "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.";
 const CPUSET: &str = "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.";
 const WEIGHT: &str =
     "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.";
-const WEIGHT_DEVICE: &str =
-    "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.";
+const WEIGHT_DEVICE: &str = "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.";
 const READ_BPS: &str = "Your kernel does not support BPS Block I/O read limit or the cgroup is not mounted. Block I/O BPS read limit discarded.";
 const WRITE_BPS: &str = "Your kernel does not support BPS Block I/O write limit or the cgroup is not mounted. Block I/O BPS write limit discarded.";
 const READ_IOPS: &str = "Your kernel does not support IOPS Block read limit or the cgroup is not mounted. Block I/O IOPS read limit discarded.";

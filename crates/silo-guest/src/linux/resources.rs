@@ -203,13 +203,8 @@ mod tests {
         assert_eq!(r.memory().unwrap().swap(), Some(128 << 20));
         assert_eq!(r.cpu().as_ref().unwrap().quota(), Some(150_000));
         assert_eq!(r.pids().unwrap().limit(), 9);
-        let disk = DeviceLimits {
-            device: (254, 0),
-            read_bps: 1,
-            write_iops: 2,
-            weight: 300,
-            ..Default::default()
-        };
+        let disk =
+            DeviceLimits { device: (254, 0), read_bps: 1, write_iops: 2, weight: 300, ..Default::default() };
         let other = DeviceLimits { device: (8, 16), read_bps: 5, ..Default::default() };
         let r = resources(&Limits { io: vec![disk, other], ..Default::default() });
         let io = r.block_io().as_ref().unwrap();
@@ -233,11 +228,8 @@ mod tests {
             io: vec![disk.clone()],
             ..Default::default()
         };
-        let after = Limits {
-            io: vec![DeviceLimits { read_bps: 0, ..disk }],
-            cpu_shares: 7,
-            ..Default::default()
-        };
+        let after =
+            Limits { io: vec![DeviceLimits { read_bps: 0, ..disk }], cpu_shares: 7, ..Default::default() };
         let r = changed_resources(&before, &after);
         assert_eq!(r.memory().unwrap().limit(), Some(-1));
         assert_eq!(r.memory().unwrap().disable_oom_killer(), Some(false));

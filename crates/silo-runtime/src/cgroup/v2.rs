@@ -302,8 +302,7 @@ mod tests {
             "blockIO": {"weight": 1000, "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 2}]},
         }));
         group.update(&resources).unwrap();
-        let wanted =
-            ["100", "150", "50", "39", "5000 10000", "0-1", "0", "7", "default 10000", "8:0 wbps=2"];
+        let wanted = ["100", "150", "50", "39", "5000 10000", "0-1", "0", "7", "default 10000", "8:0 wbps=2"];
         for (file, wanted) in all.split_whitespace().zip(wanted) {
             assert_eq!(files::read(&path, file), wanted, "{file}");
         }
@@ -314,9 +313,12 @@ mod tests {
             "blockIO": {"throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 0}]},
         }));
         group.update(&none).unwrap();
-        for (file, wanted) in
-            [("memory.max", "max"), ("memory.swap.max", "max"), ("cpu.max", "max 100000"), ("pids.max", "max")]
-        {
+        for (file, wanted) in [
+            ("memory.max", "max"),
+            ("memory.swap.max", "max"),
+            ("cpu.max", "max 100000"),
+            ("pids.max", "max"),
+        ] {
             assert_eq!(&files::read(&path, file)[..wanted.len()], wanted, "{file}");
         }
         assert_eq!(files::read(&path, "io.max"), "8:0 riops=max");

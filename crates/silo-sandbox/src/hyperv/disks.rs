@@ -254,7 +254,8 @@ fn available(image: &Path) -> io::Result<u64> {
     let mut file = File::open(image)?;
     file.seek(SeekFrom::Start(1024))?;
     file.read_exact(&mut head)?;
-    let word = |at: usize| u64::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let word =
+        |at: usize| u64::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
     let (blocks, free) = (word(0x4) | word(0x150) << 32, word(0xc) | word(0x158) << 32);
     Ok(free.saturating_sub((blocks / 50).min(4096)))
 }

@@ -449,7 +449,15 @@ impl Drop for Machine {
 
 impl Machine {
     fn over(vmm: Vmm, server: Option<(i32, OwnedFd)>, port: OwnedFd) -> Self {
-        Self { vmm, orders: Orders::None, server, port, link: Link::default(), next: 1, buffer: vec![0; READ] }
+        Self {
+            vmm,
+            orders: Orders::None,
+            server,
+            port,
+            link: Link::default(),
+            next: 1,
+            buffer: vec![0; READ],
+        }
     }
 
     /// A machine without a VMM, whose agent is at the other end of `port`.

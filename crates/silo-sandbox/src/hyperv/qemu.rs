@@ -141,7 +141,10 @@ impl Wanted {
             let errors = "werror=report,rerror=report";
             let cache = "write-cache=on";
             let id = device_id(i);
-            add("device", format!("virtio-blk-device,id={id},drive=disk{i},serial={serial},{cache},{errors}"));
+            add(
+                "device",
+                format!("virtio-blk-device,id={id},drive=disk{i},serial={serial},{cache},{errors}"),
+            );
         }
         match &self.tap {
             Some(fd) => add("netdev", format!("tap,id=network,fd={}", number(fd))),

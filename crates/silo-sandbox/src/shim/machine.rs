@@ -417,7 +417,8 @@ impl Shim {
             }
             (Waiter::Stats(asker), Answer::Stats(mut stats)) => {
                 let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-                stats.networks = interfaces(&text).into_iter().filter(|(name, _)| name.starts_with("eth")).collect();
+                stats.networks =
+                    interfaces(&text).into_iter().filter(|(name, _)| name.starts_with("eth")).collect();
                 self.reply(asker, Answer::Stats(stats));
             }
             (Waiter::Rehearsal(asker), Answer::Done) if self.lacks_disks() => {

@@ -9,8 +9,8 @@ mod execs;
 mod host;
 #[cfg(test)]
 mod hostile;
-pub(crate) mod log;
 mod limits;
+pub(crate) mod log;
 mod machine;
 mod prepared;
 mod reactor;

@@ -160,7 +160,6 @@ pub(crate) fn devices(host: &HostConfig) -> Vec<DeviceUpdate> {
         (&host.blkio_device_write_iops, DeviceLimit::WriteIops),
     ];
     let throttles = throttles.into_iter().flat_map(|(list, kind)| list.iter().map(move |d| (d, kind)));
-    let weights =
-        host.blkio_weight_device.iter().map(|d| of(&d.path, DeviceLimit::Weight, d.weight.into()));
+    let weights = host.blkio_weight_device.iter().map(|d| of(&d.path, DeviceLimit::Weight, d.weight.into()));
     throttles.map(|(d, kind)| of(&d.path, kind, d.rate)).chain(weights).collect()
 }

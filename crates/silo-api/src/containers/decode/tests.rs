@@ -24,7 +24,10 @@ fn host_config() {
     check(json!({"NanoCpus": 1_000_000_000_000_i64}), Err("range of CPUs is from 0.01 to"));
     check(json!({"KernelMemory": 5}), Err("HostConfig.KernelMemory"));
     check(json!({"CpuPercent": 101}), Err("range of CPUPercent is from 1 to 100"));
-    check(json!({"CpuPercent": 5, "NanoCpus": 10_000_000}), Err("Nano CPUs and CPU Percent cannot both be set"));
+    check(
+        json!({"CpuPercent": 5, "NanoCpus": 10_000_000}),
+        Err("Nano CPUs and CPU Percent cannot both be set"),
+    );
     check(json!({"CpuCount": -1}), Err("CPUCount cannot be negative"));
     check(
         json!({"CpuPercent": 5, "CpuCount": 1, "IOMaximumBandwidth": 7, "IOMaximumIOps": 8, "CgroupParent": "/x"}),
