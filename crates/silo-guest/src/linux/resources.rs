@@ -2,7 +2,8 @@
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
-    LinuxThrottleDevice, LinuxWeightDevice, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    LinuxThrottleDevice, LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType,
 };
 
 use crate::contract::{DeviceLimits, GuestError, Limits};
@@ -90,11 +91,7 @@ pub fn changed_resources(before: &Limits, limits: &Limits) -> LinuxResources {
     }
     let gone = |rate: fn(&DeviceLimits) -> u64, list: &Option<Vec<LinuxThrottleDevice>>| {
         let kept = |d: &&DeviceLimits| !limits.io.iter().any(|n| n.device == d.device && rate(n) > 0);
-        let gone = before.io.iter().filter(|d| rate(d) > 0).filter(kept).map(|d| {
-            let mut throttle = LinuxThrottleDevice::default();
-            throttle.set_major(d.device.0).set_minor(d.device.1);
-            throttle
-        });
+        let gone = before.io.iter().filter(|d| rate(d) > 0).filter(kept).map(|d| throttle(d, 0));
         let all: Vec<_> = list.iter().flatten().copied().chain(gone).collect();
         Some(all).filter(|list| !list.is_empty())
     };
@@ -114,16 +111,18 @@ pub fn changed_resources(before: &Limits, limits: &Limits) -> LinuxResources {
     resources
 }
 
+fn throttle(device: &DeviceLimits, rate: u64) -> LinuxThrottleDevice {
+    let throttle = LinuxThrottleDeviceBuilder::default().major(device.device.0).minor(device.device.1);
+    // Nothing of it is required.
+    throttle.rate(rate).build().unwrap_or_default()
+}
+
 /// Limits of devices whose numbers are known.
 fn block_io(limits: &Limits) -> Option<LinuxBlockIo> {
     let mut io = LinuxBlockIo::default();
     io.set_weight(Some(limits.blkio_weight).filter(|w| *w > 0));
     let throttled = |rate: fn(&DeviceLimits) -> u64| {
-        let list = limits.io.iter().filter(|d| rate(d) > 0).map(|d| {
-            let mut throttle = LinuxThrottleDevice::default();
-            throttle.set_major(d.device.0).set_minor(d.device.1).set_rate(rate(d));
-            throttle
-        });
+        let list = limits.io.iter().filter(|d| rate(d) > 0).map(|d| throttle(d, rate(d)));
         Some(list.collect::<Vec<_>>()).filter(|list| !list.is_empty())
     };
     io.set_throttle_read_bps_device(throttled(|d| d.read_bps))
@@ -131,9 +130,9 @@ fn block_io(limits: &Limits) -> Option<LinuxBlockIo> {
         .set_throttle_read_iops_device(throttled(|d| d.read_iops))
         .set_throttle_write_iops_device(throttled(|d| d.write_iops));
     let weights = limits.io.iter().filter(|d| d.weight > 0).map(|d| {
-        let mut weight = LinuxWeightDevice::default();
-        weight.set_major(d.device.0).set_minor(d.device.1).set_weight(Some(d.weight));
-        weight
+        let weight = LinuxWeightDeviceBuilder::default().major(d.device.0).minor(d.device.1);
+        // Nothing of it is required.
+        weight.weight(d.weight).build().unwrap_or_default()
     });
     io.set_weight_device(Some(weights.collect::<Vec<_>>()).filter(|list| !list.is_empty()));
     Some(io).filter(|io| *io != LinuxBlockIo::default())
