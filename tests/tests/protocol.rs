@@ -43,10 +43,10 @@ fn bad_requests_get_an_error_and_touch_nobody_else() {
         &post(
             &d,
             "/v1.43/containers/create",
-            "{\"Image\": \"localhost/busybox\", \"HostConfig\": {\"CgroupParent\": \"/x\"}}",
+            "{\"Image\": \"localhost/busybox\", \"HostConfig\": {\"KernelMemory\": 9999999}}",
         ),
         "400",
-        "CgroupParent",
+        "KernelMemory",
     );
     check(&post(&d, "/build", ""), "400", "Cannot locate specified Dockerfile: Dockerfile");
     check(&post(&d, "/nosuch", ""), "404", "page not found");

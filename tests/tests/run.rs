@@ -110,13 +110,16 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     d.fails(&["run", "--rm", "--isolation", "hyperv", "--network", "host", IMAGE, "true"], "--network host");
     d.fails(&["run", "--rm", "--isolation", "hyperv", "--device", "/dev/fuse", IMAGE, "true"], "--device");
     d.fails(
-        &["run", "--rm", "--isolation", "process", "--storage-opt", "size=1G", IMAGE, "true"],
-        "--storage-opt size",
+        &["run", "--rm", "--isolation", "process", "--storage-opt", "size=1M", IMAGE, "true"],
+        "from 64 MiB to 1 TiB are possible",
     );
     d.fails(&["run", "--rm", "--network", "mine", IMAGE, "true"], "network mine not found");
     d.fails(&["run", "--rm", "--memory", "1m", IMAGE, "true"], "Minimum memory limit allowed is 6MB");
     d.fails(&["run", "--rm", "--cpus", "1000", IMAGE, "true"], "range of CPUs is from 0.01");
-    d.fails(&["run", "--rm", "--device-read-bps", "/dev/null:1mb", IMAGE, "true"], "BlkioDeviceReadBps");
+    d.fails(
+        &["run", "--rm", "--device-read-bps", "/dev/null:1mb", IMAGE, "true"],
+        "device /dev/null: not a block device",
+    );
     d.fails(&["run", "--rm", "--user", "eve", IMAGE, "true"], "unable to find user eve");
     d.fails(&["run", "127.0.0.1:1/nosuchimage"], "refused");
     d.fails(&["create", "--name", "a b", IMAGE], "Invalid container name");

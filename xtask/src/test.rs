@@ -52,6 +52,7 @@ const UNDER_BOTH: &[&str] = &[
     "windows_bases",
     "volumes",
     "job",
+    "limits",
 ];
 
 /// Campaigns: name, rounds if none are asked for, file and name of the test that has fewer of them.
@@ -66,6 +67,7 @@ const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
     ("spares", 50, "pool", "a_kill_while_a_spare_becomes_a_container_leaves_nothing"),
     ("boots", 30, "windows", "programs_that_come_at_once_meet_one_system"),
     ("bases", 5, "bases", "the_same_packages_make_the_same_base"),
+    ("limits", 10, "limits", "neighbours_keep_their_service_times"),
 ];
 
 /// Long campaigns: tests with more rounds.

@@ -6,6 +6,7 @@ use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use silo_engine::sandbox::Accounting;
 use silo_engine::{Engine, Event};
 
 use crate::error::{Answer, ApiError};
@@ -71,8 +72,40 @@ fn proxy(url: &Option<String>) -> String {
     }
 }
 
+/// What this host cannot do, in dockerd's words.
+fn warnings(limits: &Accounting, version: u8, forwards: bool) -> Vec<String> {
+    let (old, new) = (version == 1, version == 2);
+    let all = [
+        (!limits.memory, "memory limit"),
+        (!limits.swap, "swap limit"),
+        (!limits.oom_control && old, "oom kill disable"),
+        (!limits.cpu_quota, "cpu cfs quota"),
+        (!limits.cpu_quota, "cpu cfs period"),
+        (!limits.cpu_shares, "cpu shares"),
+        (!limits.cpuset, "cpuset"),
+        // Of v1 kernels have had none for years.
+        (!limits.io_weight && new, "io.weight"),
+        (!limits.io_weight_device && new, "io.weight (per device)"),
+        (!limits.read_bps, if new { "io.max (rbps)" } else { "blkio throttle.read_bps_device" }),
+        (!limits.write_bps, if new { "io.max (wbps)" } else { "blkio throttle.write_bps_device" }),
+        (!limits.read_iops, if new { "io.max (riops)" } else { "blkio throttle.read_iops_device" }),
+        (!limits.write_iops, if new { "io.max (wiops)" } else { "blkio throttle.write_iops_device" }),
+    ];
+    let missing =
+        all.into_iter().filter(|(is, _)| *is).map(|(_, what)| format!("WARNING: No {what} support"));
+    let forwarding = (!forwards).then(|| "WARNING: IPv4 forwarding is disabled".to_owned());
+    missing.chain(forwarding).collect()
+}
+
+fn forwards() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1")
+}
+
 pub(crate) async fn info(State(engine): State<Engine>) -> Answer {
     let info = engine.info();
+    let (limits, forwards) = (&info.accounting, forwards());
+    let warnings = warnings(limits, info.cgroup_version, forwards);
+    let warnings = if warnings.is_empty() { Value::Null } else { json!(warnings) };
     let registries = &engine.config().registries;
     Ok(axum::Json(json!({
         "ID": info.id, "Containers": info.containers, "ContainersRunning": info.running,
@@ -81,8 +114,8 @@ pub(crate) async fn info(State(engine): State<Engine>) -> Answer {
         "DriverStatus": [["Backing Filesystem", info.backing_filesystem], ["Supports d_type", "true"], ["Native Overlay Diff", "true"],
             ["hyperv", info.machines], ["hyperv directory", info.vm], ["pool", info.pool]],
         "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
-        "MemoryLimit": true, "SwapLimit": info.accounting.swap, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true, "CPUSet": true,
-        "PidsLimit": true, "IPv4Forwarding": true, "Debug": false, "NFd": 0, "OomKillDisable": info.accounting.oom_control,
+        "MemoryLimit": limits.memory, "SwapLimit": limits.swap, "CpuCfsPeriod": limits.cpu_quota, "CpuCfsQuota": limits.cpu_quota,
+        "CPUShares": limits.cpu_shares, "CPUSet": limits.cpuset, "PidsLimit": limits.pids, "IPv4Forwarding": forwards, "Debug": false, "NFd": 0, "OomKillDisable": limits.oom_control,
         "NGoroutines": 0, "SystemTime": jiff::Timestamp::now().to_string(), "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs", "CgroupVersion": info.cgroup_version.to_string(), "NEventsListener": 0,
         "KernelVersion": info.kernel, "OperatingSystem": info.operating_system, "OSVersion": info.os_version,
@@ -94,7 +127,7 @@ pub(crate) async fn info(State(engine): State<Engine>) -> Answer {
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
         "LiveRestoreEnabled": true, "Isolation": info.default_isolation, "InitBinary": "silo-linux-init",
         "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin"], "CDISpecDirs": [], "Warnings": null,
+        "SecurityOptions": ["name=seccomp,profile=builtin"], "CDISpecDirs": [], "Warnings": warnings,
     }))
     .into_response())
 }
@@ -207,4 +240,25 @@ pub(crate) async fn pool(State(engine): State<Engine>, query: Params) -> Answer 
 /// A session is BuildKit's.
 pub(crate) async fn no_build() -> ApiError {
     ApiError::bad("sessions (BuildKit) are not supported by this version of silo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_cannot_do_is_warned_of() {
+        let none = Accounting::default();
+        let said = warnings(&none, 2, false);
+        assert!(said.contains(&"WARNING: No io.max (rbps) support".to_owned()), "{said:?}");
+        assert!(!said.contains(&"WARNING: No oom kill disable support".to_owned()), "{said:?}");
+        assert_eq!(said.last().unwrap(), "WARNING: IPv4 forwarding is disabled");
+        let said = warnings(&Accounting { memory: true, ..none }, 1, true);
+        assert!(
+            said.contains(&"WARNING: No blkio throttle.write_iops_device support".to_owned()),
+            "{said:?}"
+        );
+        assert!(said.contains(&"WARNING: No oom kill disable support".to_owned()), "{said:?}");
+        assert!(!said.iter().any(|w| w.contains("memory limit") || w.contains("io.weight")), "{said:?}");
+    }
 }

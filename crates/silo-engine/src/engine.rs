@@ -251,7 +251,11 @@ impl Engine {
 
     /// A container's cgroup.
     pub(crate) fn cgroup(&self, id: &ContainerId) -> String {
-        format!("/silo/{id}")
+        let parent = self.registry().by_id.get(id).map(|e| e.with(|r| r.spec.limits.cgroup_parent.clone()));
+        match parent.as_deref().map(|p| p.trim_matches('/')) {
+            Some("") | None => format!("/silo/{id}"),
+            Some(parent) => format!("/{parent}/{id}"),
+        }
     }
 
     /// All containers, in no order.

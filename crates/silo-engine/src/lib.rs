@@ -41,8 +41,8 @@ pub use build_cache::CachePrune;
 pub use build_limit::BuildSettings;
 pub use build_records::{CACHE_MOUNT, CacheRecord, CacheUsage, InUse, REGULAR};
 pub use container::{
-    AttachOptions, Change, CommitOptions, LimitsUpdate, LogOptions, LogStream, PathStat, Update,
-    WaitCondition, WaitOutcome,
+    AttachOptions, Change, CommitOptions, DeviceLimit, DeviceUpdate, LimitsUpdate, LogOptions, LogStream,
+    PathStat, Update, WaitCondition, WaitOutcome, set_devices,
 };
 pub use engine::{BaseSettings, ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};

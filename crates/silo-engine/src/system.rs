@@ -108,7 +108,7 @@ impl Engine {
             driver: "overlay2",
             backing_filesystem: filesystem_of(&self.inner.config.root),
             cgroup_version: silo_sandbox::cgroup_version(),
-            accounting: silo_sandbox::accounting(),
+            accounting: silo_sandbox::accounting(silo_sandbox::Isolation::Process),
             kernel: uname.release().to_string_lossy().into_owned(),
             operating_system: os_release("PRETTY_NAME"),
             os_version: os_release("VERSION_ID"),

@@ -141,6 +141,18 @@ pub struct Limits {
     pub pids: u64,
     /// blkio weight 10–1000.
     pub blkio_weight: u16,
+    /// `--device-read-bps` and its kin, one entry a device.
+    pub io: Vec<DeviceLimits>,
+    /// `--cpu-count`: processors that a container may use.
+    pub cpu_count: u64,
+    /// `--cpu-percent`: of all processors that there are, 1–100.
+    pub cpu_percent: u64,
+    /// `--io-maxbandwidth`: bytes a second of the drive that the container's files are on.
+    pub io_bandwidth: u64,
+    /// `--io-maxiops`: operations a second of that drive.
+    pub io_operations: u64,
+    /// `--cgroup-parent`, empty: the engine's own.
+    pub cgroup_parent: String,
     /// `--ulimit`: name without `RLIMIT_`, in lower case → (soft, hard).
     pub ulimits: BTreeMap<String, (u64, u64)>,
     /// Size of `/dev/shm`, bytes; 0: 64 MiB.
@@ -149,6 +161,26 @@ pub struct Limits {
     pub oom_score_adj: i32,
     /// `--oom-kill-disable`.
     pub oom_kill_disable: bool,
+}
+
+/// What one block device may be used; 0: not limited.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceLimits {
+    /// The device's file, as given.
+    pub path: String,
+    /// Its numbers, once they are found out: (major, minor).
+    pub device: (i64, i64),
+    /// Bytes a second.
+    pub read_bps: u64,
+    /// Bytes a second.
+    pub write_bps: u64,
+    /// Operations a second.
+    pub read_iops: u64,
+    /// Operations a second.
+    pub write_iops: u64,
+    /// 10–1000.
+    pub weight: u16,
 }
 
 /// What confines the container.

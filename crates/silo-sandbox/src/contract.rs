@@ -59,11 +59,23 @@ pub struct ShimConfig {
     pub owner: u32,
     /// Where volumes are: what is mounted there is the daemon's, to be had by [`silo_sys::mount::MOUNTER`].
     pub volumes: PathBuf,
+    /// Of a container on the host's kernel: the disk that its writable files are on; `None`: the host's.
+    pub top: Option<TopDisk>,
     /// Directory of a bundle whose files alone are wanted: its machine boots, runs nothing and goes with the daemon's
     /// connection. The shim's own directory is another one then.
     pub files_of: Option<PathBuf>,
     /// It is a spare: made ready before anybody asks for it, to become one container's shim. The directory is the pool's.
     pub spare: Option<SpareConfig>,
+}
+
+/// A disk of a container's own for its writable files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TopDisk {
+    /// Directory of formatted images, each made once.
+    pub disks: PathBuf,
+    /// Bytes that may be written to it.
+    pub size: u64,
 }
 
 /// What a spare is.
@@ -90,6 +102,8 @@ pub struct MachineConfig {
     pub agent: PathBuf,
     /// Bytes of memory that the container may use; 0: not limited.
     pub memory: u64,
+    /// Processors; 0: one.
+    pub processors: u64,
     /// Bytes that its writable files may have; 0: the default.
     pub scratch: u64,
     /// What the host's processor can do, found out once by whoever starts shims.

@@ -18,18 +18,21 @@ pub mod pool;
 pub mod shim;
 mod stopped;
 mod tools;
+mod top;
 
 pub use client::{
     Events, ExecRequest, Sandbox, ShimProcess, clean_up_after, clean_up_if_killed, recorded_exit,
 };
 pub use contract::*;
-/// Which limits of memory this host can keep.
-pub use silo_runtime::cgroup::{Accounting, accounting};
+pub use silo_runtime::cgroup::Accounting;
+/// Disks of this host.
+pub use silo_sys::block;
 /// For programs that live long and rest between bursts of work.
 pub use silo_sys::process::give_memory_back;
 pub use silo_sys::{beneath, mount_words};
 pub use stopped::with_stopped_root;
 pub use tools::ToolStream;
+pub use top::{open_top, top_usage, with_top};
 
 /// The key of spares that can become a sandbox of this configuration: everything that their ready state depends on. `ready`: the
 /// digest of a bundle that is made ready with it. `None`: there is nothing to make ready now. Blocking.
@@ -41,6 +44,15 @@ pub fn spare_key(executable: &std::path::Path, config: &ShimConfig, ready: Optio
     };
     let words = [Some(name.to_owned()), Some(kept?).filter(|k| !k.is_empty()), ready.map(str::to_owned)];
     Some(words.into_iter().flatten().collect::<Vec<_>>().join(" "))
+}
+
+/// Which limits containers of an isolation can have on this host.
+pub fn accounting(isolation: Isolation) -> Accounting {
+    let host = silo_runtime::cgroup::accounting();
+    match isolation {
+        Isolation::Process => host,
+        Isolation::Hyperv => hyperv::limits::accounting(&host),
+    }
 }
 
 /// The layers of the disks that a bundle needs in a machine of its own; empty where it needs none.

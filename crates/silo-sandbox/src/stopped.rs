@@ -22,8 +22,9 @@ pub fn with_stopped_root<T: Send + 'static>(
 ) -> io::Result<T> {
     let bundle = Bundle::load(dir)?;
     mount::in_private_namespace(move || {
-        if let Some(top) = top {
-            stand_in(&bundle, &top)?;
+        match top {
+            Some(top) => stand_in(&bundle, &top)?,
+            None => crate::top::mount_own(&bundle.dir)?,
         }
         let root = silo_runtime::assemble(&bundle)?;
         work(&root)

@@ -4,6 +4,7 @@
 
 pub mod atomic_file;
 pub mod beneath;
+pub mod block;
 pub mod entropy;
 pub mod identity;
 pub mod kvm;

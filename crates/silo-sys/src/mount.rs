@@ -257,15 +257,15 @@ fn common_parent<'a>(mut dirs: impl Iterator<Item = &'a PathBuf>) -> PathBuf {
 
 /// Runs `work` in a thread with a mount namespace and working directory of its own: what it mounts is seen by
 /// nobody else and is gone when it returns.
-pub fn in_private_namespace<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let thread = std::thread::Builder::new().name("mounts".into()).spawn(move || {
-        unshare(libc::CLONE_NEWNS)?;
-        make_all_slave()?;
-        work()
-    })?;
-    thread.join().map_err(|_| io::Error::other("a thread with mounts of its own panicked"))?
+pub fn in_private_namespace<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("mounts".into()).spawn_scoped(scope, move || {
+            unshare(libc::CLONE_NEWNS)?;
+            make_all_slave()?;
+            work()
+        })?;
+        thread.join().map_err(|_| io::Error::other("a thread with mounts of its own panicked"))?
+    })
 }
 
 /// unshare(2).

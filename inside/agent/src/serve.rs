@@ -344,7 +344,12 @@ impl Agent {
                 Ok(Answer::Done)
             }
             Call::Refresh(files) => boot::renew(&files).map(|()| Answer::Done).map_err(other),
-            Call::Stats => Ok(Answer::Stats(Box::new(self.cgroup()?.stats()))),
+            Call::Stats => {
+                let mut stats = self.cgroup()?.stats();
+                // What there is bounds what is not limited.
+                stats.memory_limit = stats.memory_limit.min(rustix::system::sysinfo().totalram);
+                Ok(Answer::Stats(Box::new(stats)))
+            }
             Call::Pids => self.cgroup()?.pids().map(Answer::Pids).map_err(other),
             Call::Shutdown => {
                 if let Some(pidfd) = self.tasks.get(&FIRST).and_then(|t| t.pidfd.as_ref()) {

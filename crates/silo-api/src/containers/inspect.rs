@@ -4,6 +4,7 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use silo_engine::guest::{DeviceLimits, Limits};
 use silo_engine::{ContainerRecord, Engine, Healthcheck, NetworkMode, RestartPolicy, Status};
 
 use crate::error::Answer;
@@ -112,6 +113,11 @@ fn config(record: &ContainerRecord) -> Value {
     out
 }
 
+/// Devices that have a limit, as the request names them.
+fn devices(limits: &Limits, name: &str, value: fn(&DeviceLimits) -> u64) -> Value {
+    limits.io.iter().filter(|d| value(d) > 0).map(|d| json!({"Path": d.path, name: value(d)})).collect()
+}
+
 /// The request's `HostConfig` with what an update has changed.
 fn host_config(record: &ContainerRecord) -> Value {
     let mut host = record.spec.face.clone();
@@ -138,6 +144,18 @@ fn host_config(record: &ContainerRecord) -> Value {
         ("CpusetMems", json!(l.cpuset_mems)),
         ("PidsLimit", if l.pids > 0 { json!(l.pids) } else { Value::Null }),
         ("BlkioWeight", json!(l.blkio_weight)),
+        ("BlkioWeightDevice", devices(l, "Weight", |d| d.weight.into())),
+        ("BlkioDeviceReadBps", devices(l, "Rate", |d| d.read_bps)),
+        ("BlkioDeviceWriteBps", devices(l, "Rate", |d| d.write_bps)),
+        ("BlkioDeviceReadIOps", devices(l, "Rate", |d| d.read_iops)),
+        ("BlkioDeviceWriteIOps", devices(l, "Rate", |d| d.write_iops)),
+        ("CpuCount", json!(l.cpu_count)),
+        ("CpuPercent", json!(l.cpu_percent)),
+        ("IOMaximumBandwidth", json!(l.io_bandwidth)),
+        ("IOMaximumIOps", json!(l.io_operations)),
+        ("CgroupParent", json!(l.cgroup_parent)),
+        ("MemorySwappiness", json!(l.memory_swappiness)),
+        ("OomKillDisable", json!(l.oom_kill_disable)),
         ("NetworkMode", json!(network_mode(record))),
     ] {
         host[key] = value;

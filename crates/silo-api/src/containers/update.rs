@@ -14,7 +14,7 @@ pub(crate) async fn update(State(engine): State<Engine>, Path(id): Path<String>,
     let value = params::json_value(body).await?;
     decode::refuse_unhonoured(&value)?;
     let host: HostConfig = decode::typed(value)?;
-    decode::check_limits(&host)?;
+    decode::check_limits(&host, true)?;
     if host.cpu_realtime_period != 0 || host.cpu_realtime_runtime != 0 {
         return Err(ApiError::bad(
             "CpuRealtimePeriod and CpuRealtimeRuntime cannot be updated by this version of silo",
@@ -34,6 +34,13 @@ pub(crate) async fn update(State(engine): State<Engine>, Path(id): Path<String>,
         cpuset_mems: text(&host.cpuset_mems),
         pids: host.pids_limit.filter(|p| *p != 0),
         blkio_weight: Some(host.blkio_weight).filter(|w| *w > 0),
+        memory_swappiness: host.memory_swappiness.and_then(|s| u64::try_from(s).ok()),
+        oom_kill_disable: host.oom_kill_disable,
+        cpu_count: set(host.cpu_count),
+        cpu_percent: set(host.cpu_percent),
+        io_bandwidth: Some(host.io_maximum_bandwidth).filter(|n| *n > 0),
+        io_operations: Some(host.io_maximum_iops).filter(|n| *n > 0),
+        io: decode::devices(&host),
     };
     let restart = match host.restart_policy.name.as_str() {
         "" => None,

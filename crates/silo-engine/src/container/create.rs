@@ -78,8 +78,12 @@ impl Engine {
             })
         });
         let isolation = spec.isolation.or(labelled.transpose()?).unwrap_or(self.inner.config.isolation);
-        super::machine::refuse_of_another_kernel(&spec, placement::facts(isolation).kernel)?;
-        let warnings = super::warnings::discard(&mut spec.limits, &silo_sandbox::accounting());
+        let kernel = placement::facts(isolation).kernel;
+        super::machine::refuse_of_another_kernel(&spec, kernel)?;
+        super::limits::check(&spec.limits, spec.storage_size)?;
+        let mut warnings = super::limits::take_precedence(&mut spec.limits, kernel);
+        warnings.extend(super::warnings::discard(&mut spec.limits, &silo_sandbox::accounting(isolation))?);
+        super::limits::effective(&spec.limits, kernel, &self.inner.config.root)?;
         let id = ContainerId(random_id());
         if spec.config.hostname.is_empty() {
             spec.config.hostname = self.default_hostname(&id, &spec.network);

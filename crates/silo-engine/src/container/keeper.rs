@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,11 +51,18 @@ pub(crate) struct Keeper {
 pub(crate) struct Writable {
     path: PathBuf,
     copy: Option<TempDir>,
+    /// It is on a disk of its own, which is mounted as long as this is there.
+    disk: Option<OwnedFd>,
 }
 
 impl Writable {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// It cannot be moved to where the engine's other files are.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.disk.is_some()
     }
 
     /// The path, if what is mounted is not made of it.
@@ -240,7 +248,17 @@ impl Engine {
     pub(crate) async fn writable(&self, entry: &Arc<Entry>) -> Result<Writable> {
         let record = entry.record();
         if !are_asked_for(&record) {
-            return Ok(Writable { path: self.dir(&entry.id).join("top"), copy: None });
+            let (dir, top) = (self.dir(&entry.id), self.top_disk(&record));
+            let Some(top) = top else {
+                return Ok(Writable { path: dir.join("top"), copy: None, disk: None });
+            };
+            return blocking(move || {
+                let disk = silo_sandbox::open_top(&dir, &top)
+                    .map_err(|e| EngineError::internal(format!("the container's files: {e}")))?;
+                let path = PathBuf::from(format!("/proc/self/fd/{}", disk.as_raw_fd()));
+                Ok(Writable { path, copy: None, disk: Some(disk) })
+            })
+            .await;
         }
         let keeper = self.keeper(entry).await?;
         let mut stream = keeper.tool(Tool::Top).await?;
@@ -255,7 +273,7 @@ impl Engine {
             }
             drop(keeper);
             unpacked.map_err(|e| EngineError::conflict(format!("the container's files: {e}")))?;
-            Ok(Writable { path: copy.path().to_owned(), copy: Some(copy) })
+            Ok(Writable { path: copy.path().to_owned(), copy: Some(copy), disk: None })
         })
         .await
     }

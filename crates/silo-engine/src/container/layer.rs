@@ -51,7 +51,7 @@ impl Engine {
                 user: record.spec.config.user.clone(),
                 mounts: own.chain(mounts).collect(),
                 // A copy is nobody else's.
-                taken: taken || top.stands_in().is_some(),
+                taken: (taken && !top.is_elsewhere()) || top.stands_in().is_some(),
             };
             engine.make_layer(&record.image_id, &top_of)
         })

@@ -115,10 +115,12 @@ impl Engine {
         if machine.is_some() && record.state.status.is_running() {
             self.written(record).await;
         }
+        let top = self.top_disk(record);
         blocking(move || {
-            Ok(match machine {
-                Some(machine) => silo_sandbox::machine_usage(&dir, &machine),
-                None => silo_image::disk_usage(&dir.join("top")).map_or(0, |u| u.0),
+            Ok(match (machine, top) {
+                (Some(machine), _) => silo_sandbox::machine_usage(&dir, &machine),
+                (None, Some(top)) => silo_sandbox::top_usage(&dir, &top),
+                (None, None) => silo_image::disk_usage(&dir.join("top")).map_or(0, |u| u.0),
             })
         })
         .await

@@ -1,6 +1,6 @@
 //! What a container with a kernel of its own is given, and what it cannot have of the host.
 
-use silo_sandbox::MachineConfig;
+use silo_sandbox::{MachineConfig, TopDisk};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -24,21 +24,26 @@ impl Engine {
             templates: config.vm.join("templates"),
             agent: silo_guest::inside::program(AGENT).unwrap_or_else(|| AGENT.into()),
             memory: record.spec.limits.memory,
+            processors: super::limits::processors_of_machine(&record.spec.limits),
             scratch: record.spec.storage_size,
             ..Default::default()
         }
     }
 }
 
+impl Engine {
+    /// The disk that a container's writable files are on, if it has one of a size of its own on the host's kernel.
+    pub(crate) fn top_disk(&self, record: &ContainerRecord) -> Option<TopDisk> {
+        let own =
+            placement::facts(record.isolation).kernel == Kernel::Shared && record.spec.storage_size != 0;
+        own.then(|| TopDisk { disks: self.config().root.join("disks"), size: record.spec.storage_size })
+    }
+}
+
 /// Refuses what only the host's kernel could give, naming the option.
 pub(super) fn refuse_of_another_kernel(spec: &ContainerSpec, kernel: Kernel) -> Result<()> {
     if kernel == Kernel::Shared {
-        return match spec.storage_size {
-            0 => Ok(()),
-            _ => Err(EngineError::invalid(
-                "--storage-opt size: only containers with hyperv isolation have a disk of their own",
-            )),
-        };
+        return Ok(());
     }
     let shared = |mode: &str| mode == "host" || mode.starts_with("container:");
     let refused = [

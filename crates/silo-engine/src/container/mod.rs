@@ -11,6 +11,7 @@ mod ipc;
 mod keeper;
 mod layer;
 mod lifecycle;
+mod limits;
 mod links;
 mod list;
 mod log_files;
@@ -32,7 +33,7 @@ pub use archive::{Change, PathStat};
 pub use attach::AttachOptions;
 pub use commit::CommitOptions;
 pub use logs::{LogOptions, LogStream};
-pub use update::{LimitsUpdate, Update};
+pub use update::{DeviceLimit, DeviceUpdate, LimitsUpdate, Update, set_devices};
 pub use wait::{WaitCondition, WaitOutcome};
 
 pub(crate) use attach::detach_keys;

@@ -182,6 +182,7 @@ impl Engine {
             machine: self.machine_config(record),
             owner: record.id_range,
             volumes: self.inner.volumes.root().to_owned(),
+            top: self.top_disk(record),
             files_of: None,
             spare: None,
         }
@@ -342,6 +343,14 @@ impl Engine {
 
     /// Writes `config.json`, `rootfs.json` and the generated files of `/etc`.
     pub(crate) fn write_bundle(&self, record: &ContainerRecord, joined: &Joined) -> Result<()> {
+        let Some(disk) = self.top_disk(record) else { return self.write_bundle_here(record, joined) };
+        let made = silo_sandbox::with_top(&self.dir(&record.id), &disk, || {
+            Ok(self.write_bundle_here(record, joined))
+        });
+        made.map_err(|e| EngineError::internal(format!("--storage-opt size: {e}")))?
+    }
+
+    fn write_bundle_here(&self, record: &ContainerRecord, joined: &Joined) -> Result<()> {
         let dir = self.dir(&record.id);
         let guest = placement::guest(record.os)?;
         let spec = &record.spec;
@@ -374,6 +383,8 @@ impl Engine {
             privileged: false,
         };
         let chain = self.inner.images.chain_id(&record.image_id).map_err(image::error)?;
+        let kernel = placement::facts(record.isolation).kernel;
+        let limits = super::limits::effective(&spec.limits, kernel, &dir)?;
         let request = BundleRequest {
             container_id: &record.id.0,
             process: &process,
@@ -386,7 +397,7 @@ impl Engine {
             dir: &dir,
             cache: &self.inner.config.root,
             mounts: &mounts,
-            limits: &spec.limits,
+            limits: &limits,
             security: &spec.security,
             namespaces: &self.namespaces(record)?,
             cgroup: &self.cgroup(&record.id),

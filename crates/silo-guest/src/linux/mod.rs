@@ -16,7 +16,7 @@ use crate::contract::{Bundle, BundleRequest, Changes, Guest, GuestError, GuestPa
 use paths::{PATH, clean};
 
 pub use defaults::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, capabilities};
-pub use resources::{default_device_rules, device_rule, resources, rlimits};
+pub use resources::{changed_resources, default_device_rules, device_rule, resources, rlimits};
 
 /// Axis 1, Linux.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long leaving processes may keep a cgroup busy.
@@ -18,9 +18,63 @@ pub(super) fn write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
         .map_err(|e| io::Error::new(e.kind(), format!("writing {value:?} to {}: {e}", path.display())))
 }
 
+/// Control files that are written one after the other, all or none: what fails takes back what was done before it.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    done: Vec<(PathBuf, String, String)>,
+}
+
+impl Changes {
+    /// Writes a file that has one value.
+    pub(super) fn write(&mut self, dir: &Path, file: &str, value: &str) -> io::Result<()> {
+        let before = read(dir, file).trim().to_owned();
+        self.write_as(dir, file, value, &before)
+    }
+
+    /// Writes a file; `before` takes it back.
+    pub(super) fn write_as(&mut self, dir: &Path, file: &str, value: &str, before: &str) -> io::Result<()> {
+        write(dir, file, value)?;
+        self.done.push((dir.to_owned(), file.to_owned(), before.to_owned()));
+        Ok(())
+    }
+
+    /// Writes the value of one device, `major:minor value`; `unset`: its value where nothing was set for it.
+    pub(super) fn write_device(
+        &mut self,
+        dir: &Path,
+        file: &str,
+        device: (i64, i64),
+        value: &str,
+        unset: &str,
+    ) -> io::Result<()> {
+        let name = format!("{}:{}", device.0, device.1);
+        let text = read(dir, file);
+        let lines = text.lines().filter_map(|l| l.split_once(' '));
+        let before = lines.filter(|(n, _)| *n == name).map(|(_, v)| v.trim()).next().unwrap_or(unset);
+        let before = format!("{name} {before}");
+        self.write_as(dir, file, &format!("{name} {value}"), &before)
+    }
+
+    /// Takes back what was done, the last first, if it ended in an error.
+    pub(super) fn settle(self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            for (dir, file, before) in self.done.into_iter().rev() {
+                let _ = write(&dir, &file, &before);
+            }
+        }
+        result
+    }
+}
+
 /// Reads a control file as text; empty when it is not there.
 pub(super) fn read(dir: &Path, file: &str) -> String {
     std::fs::read_to_string(dir.join(file)).unwrap_or_default()
+}
+
+/// Whether some disk's scheduler is the one that keeps weights; the others take them and do nothing.
+pub(super) fn some_disk_weighs() -> bool {
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    disks.map(|disk| read(&disk.path().join("queue"), "scheduler")).any(|text| text.contains("[bfq]"))
 }
 
 /// Reads a control file as a number; `max` is `u64::MAX`, absent is 0.
@@ -104,5 +158,32 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
         // The kernel tells nobody when the last task has left a v1 cgroup: look again, less and less often.
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
+        let see = |file: &str| read(dir.path(), file);
+        put("a", "1\n");
+        put("io.max", "8:0 rbps=5 wbps=max\n254:0 rbps=max wbps=7\n");
+        let mut changes = Changes::default();
+        let result = changes
+            .write(dir.path(), "a", "2")
+            .and_then(|()| changes.write_device(dir.path(), "io.max", (254, 0), "rbps=9", "rbps=max"))
+            .and_then(|()| {
+                // A control file has what was written last where one value is set.
+                assert_eq!(&see("io.max")[..12], "254:0 rbps=9");
+                changes.write(dir.path(), "none", "3")
+            });
+        let error = changes.settle(result).unwrap_err().to_string();
+        assert!(error.contains("writing \"3\" to") && error.contains("none"), "{error}");
+        assert_eq!(&see("a")[..1], "1");
+        assert!(!see("io.max").contains("rbps=9"));
     }
 }

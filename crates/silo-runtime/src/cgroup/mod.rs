@@ -45,42 +45,47 @@ pub fn version() -> u8 {
     }
 }
 
-/// Which limits of memory the host's hierarchies can keep beside the plain one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which limits the host's hierarchies can keep.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accounting {
+    /// Memory is limited.
+    pub memory: bool,
     /// Swap is counted.
     pub swap: bool,
+    /// Memory has a soft limit.
+    pub reservation: bool,
     /// A cgroup has a swappiness of its own.
     pub swappiness: bool,
     /// The out-of-memory killer can be switched off.
     pub oom_control: bool,
+    /// Tasks are counted.
+    pub pids: bool,
+    /// Processor time is shared by weight.
+    pub cpu_shares: bool,
+    /// Processor time is limited (CFS quota and period).
+    pub cpu_quota: bool,
+    /// Processors and memory nodes are assigned.
+    pub cpuset: bool,
+    /// Disks are shared by weight: the controller is there, and a disk's scheduler that does it.
+    pub io_weight: bool,
+    /// The same, by a weight for each disk.
+    pub io_weight_device: bool,
+    /// Bytes read of a disk are limited.
+    pub read_bps: bool,
+    /// Bytes written.
+    pub write_bps: bool,
+    /// Reads.
+    pub read_iops: bool,
+    /// Writes.
+    pub write_iops: bool,
 }
 
-/// Looks at the hierarchies. Of v1 the root cgroup tells; that of v2 has no limits, so any cgroup below it does.
+/// Looks at the hierarchies.
 pub fn accounting() -> Accounting {
     match detect() {
-        Ok(Hierarchies::V1(mounts)) => {
-            let memory = mounts.iter().find(|(name, _)| name == "memory").map(|(_, at)| at);
-            let has = |file: &str| memory.is_some_and(|at| at.join(file).exists());
-            Accounting {
-                swap: has("memory.memsw.limit_in_bytes"),
-                swappiness: has("memory.swappiness"),
-                oom_control: has("memory.oom_control"),
-            }
-        }
-        Ok(Hierarchies::V2(mount)) => {
-            let below = std::fs::read_dir(mount).into_iter().flatten().flatten().map(|e| e.path());
-            let mut limited = below.filter(|dir| dir.join("memory.max").exists()).peekable();
-            // Nobody has made one yet: the kernel tells.
-            let unknown = limited.peek().is_none();
-            let swap = if unknown {
-                std::path::Path::new("/proc/swaps").exists()
-            } else {
-                limited.any(|dir| dir.join("memory.swap.max").exists())
-            };
-            Accounting { swap, swappiness: false, oom_control: false }
-        }
-        Err(_) => Accounting { swap: false, swappiness: false, oom_control: false },
+        Ok(Hierarchies::V1(mounts)) => v1::accounting(&mounts),
+        Ok(Hierarchies::V2(mount)) => v2::accounting(&mount),
+        Err(_) => Accounting::default(),
     }
 }
 

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxMemory, LinuxResources};
 
+use super::files::Changes;
 use super::{device_filter, files, v1};
 use crate::protocol::Stats;
 
@@ -50,65 +51,9 @@ impl V2 {
     }
 
     pub(super) fn update(&self, resources: &LinuxResources) -> io::Result<()> {
-        let dir = &self.dir;
-        let bytes = |n: i64| if n < 0 { "max".to_owned() } else { n.to_string() };
-        if let Some(memory) = resources.memory() {
-            let limit = memory.limit().filter(|l| *l != 0);
-            if let Some(limit) = limit {
-                files::write(dir, "memory.max", &bytes(limit))?;
-            }
-            // v1 counts memory and swap together, v2 swap alone.
-            if let Some(swap) = memory.swap().filter(|s| *s != 0) {
-                let value = match (swap, limit) {
-                    (s, _) if s < 0 => "max".to_owned(),
-                    (s, Some(l)) if l > 0 => (s - l).max(0).to_string(),
-                    (s, _) => s.to_string(),
-                };
-                if dir.join("memory.swap.max").exists() {
-                    files::write(dir, "memory.swap.max", &value)?;
-                }
-            }
-            if let Some(reservation) = memory.reservation().filter(|r| *r != 0) {
-                files::write(dir, "memory.low", &bytes(reservation))?;
-            }
-        }
-        if let Some(cpu) = resources.cpu() {
-            if let Some(shares) = cpu.shares().filter(|s| *s > 0) {
-                files::write(dir, "cpu.weight", &weight_of_shares(shares).to_string())?;
-            }
-            if cpu.quota().is_some_and(|q| q != 0) || cpu.period().is_some_and(|p| p != 0) {
-                let quota = cpu.quota().filter(|q| *q > 0).map_or("max".to_owned(), |q| q.to_string());
-                let period = cpu.period().filter(|p| *p > 0).unwrap_or(100_000);
-                files::write(dir, "cpu.max", &format!("{quota} {period}"))?;
-            }
-            if let Some(cpus) = cpu.cpus().as_ref().filter(|c| !c.is_empty()) {
-                files::write(dir, "cpuset.cpus", cpus)?;
-            }
-            if let Some(mems) = cpu.mems().as_ref().filter(|m| !m.is_empty()) {
-                files::write(dir, "cpuset.mems", mems)?;
-            }
-        }
-        if let Some(pids) = resources.pids() {
-            let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() };
-            files::write(dir, "pids.max", &value)?;
-        }
-        if let Some(io) = resources.block_io() {
-            if let Some(weight) = io.weight().filter(|w| *w > 0) {
-                let file = if dir.join("io.bfq.weight").exists() { "io.bfq.weight" } else { "io.weight" };
-                files::write(dir, file, &format!("default {weight}"))?;
-            }
-            for (key, list) in [
-                ("rbps", io.throttle_read_bps_device()),
-                ("wbps", io.throttle_write_bps_device()),
-                ("riops", io.throttle_read_iops_device()),
-                ("wiops", io.throttle_write_iops_device()),
-            ] {
-                for d in list.iter().flatten() {
-                    files::write(dir, "io.max", &format!("{}:{} {key}={}", d.major(), d.minor(), d.rate()))?;
-                }
-            }
-        }
-        Ok(())
+        let mut changes = Changes::default();
+        let result = change(&mut changes, &self.dir, resources);
+        changes.settle(result)
     }
 
     pub(super) fn add(&self, pid: i32) -> io::Result<()> {
@@ -181,6 +126,130 @@ impl V2 {
     }
 }
 
+fn change(to: &mut Changes, dir: &Path, resources: &LinuxResources) -> io::Result<()> {
+    if let Some(memory) = resources.memory() {
+        change_memory(to, dir, memory)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        if let Some(shares) = cpu.shares().filter(|s| *s > 0) {
+            to.write(dir, "cpu.weight", &weight_of_shares(shares).to_string())?;
+        }
+        if cpu.quota().is_some_and(|q| q != 0) || cpu.period().is_some_and(|p| p != 0) {
+            let quota = cpu.quota().filter(|q| *q > 0).map_or("max".to_owned(), |q| q.to_string());
+            let period = cpu.period().filter(|p| *p > 0).unwrap_or(100_000);
+            to.write(dir, "cpu.max", &format!("{quota} {period}"))?;
+        }
+        if let Some(cpus) = cpu.cpus().as_ref().filter(|c| !c.is_empty()) {
+            to.write(dir, "cpuset.cpus", cpus)?;
+        }
+        if let Some(mems) = cpu.mems().as_ref().filter(|m| !m.is_empty()) {
+            to.write(dir, "cpuset.mems", mems)?;
+        }
+    }
+    if let Some(pids) = resources.pids() {
+        let value = if pids.limit() > 0 { pids.limit().to_string() } else { "max".into() };
+        to.write(dir, "pids.max", &value)?;
+    }
+    resources.block_io().as_ref().map_or(Ok(()), |io| change_io(to, dir, io))
+}
+
+fn change_memory(to: &mut Changes, dir: &Path, memory: &LinuxMemory) -> io::Result<()> {
+    let bytes = |n: i64| if n < 0 { "max".to_owned() } else { n.to_string() };
+    let limit = memory.limit().filter(|l| *l != 0);
+    if let Some(limit) = limit {
+        // v1 refuses a limit below what is in use; v2 would kill for it.
+        let stat = files::read(dir, "memory.stat");
+        let kept = files::keyed(&stat, "anon") + files::keyed(&stat, "shmem");
+        if limit > 0 && kept > limit as u64 && files::number(dir, "memory.swap.max") == 0 {
+            let why = format!("memory limit {limit} is below the {kept} bytes that are in use");
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+        to.write(dir, "memory.max", &bytes(limit))?;
+    }
+    // v1 counts memory and swap together, v2 swap alone.
+    if let Some(swap) = memory.swap().filter(|s| *s != 0) {
+        let value = match (swap, limit) {
+            (s, _) if s < 0 => "max".to_owned(),
+            (s, Some(l)) if l > 0 => (s - l).max(0).to_string(),
+            (s, _) => s.to_string(),
+        };
+        if dir.join("memory.swap.max").exists() {
+            to.write(dir, "memory.swap.max", &value)?;
+        }
+    }
+    if let Some(reservation) = memory.reservation().filter(|r| *r != 0) {
+        // What is protected: without a bound that would be everything.
+        to.write(dir, "memory.low", &reservation.max(0).to_string())?;
+    }
+    Ok(())
+}
+
+fn change_io(to: &mut Changes, dir: &Path, io: &LinuxBlockIo) -> io::Result<()> {
+    let bfq = dir.join("io.bfq.weight").exists();
+    let file = if bfq { "io.bfq.weight" } else { "io.weight" };
+    let scaled = |weight: u16| if bfq { u64::from(weight) } else { io_weight(weight) };
+    if let Some(weight) = io.weight().filter(|w| *w > 0) {
+        let before = files::keyed(&files::read(dir, file), "default").max(1);
+        to.write_as(dir, file, &format!("default {}", scaled(weight)), &format!("default {before}"))?;
+    }
+    for d in io.weight_device().iter().flatten() {
+        let weight = scaled(d.weight().unwrap_or_default()).to_string();
+        to.write_device(dir, file, (d.major(), d.minor()), &weight, "default")?;
+    }
+    for (key, list) in [
+        ("rbps", io.throttle_read_bps_device()),
+        ("wbps", io.throttle_write_bps_device()),
+        ("riops", io.throttle_read_iops_device()),
+        ("wiops", io.throttle_write_iops_device()),
+    ] {
+        for d in list.iter().flatten() {
+            // 0 takes a limit away, as in v1.
+            let rate = if d.rate() == 0 { "max".to_owned() } else { d.rate().to_string() };
+            let value = format!("{key}={rate}");
+            to.write_device(dir, "io.max", (d.major(), d.minor()), &value, &format!("{key}=max"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Weight of v2 (1–10,000) for one of v1 (10–1,000), as the OCI runtime specification's peers convert it.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990
+}
+
+/// What this host's hierarchy can limit: its root tells by its controllers, and by the files of what is below it.
+pub(super) fn accounting(mount: &Path) -> super::Accounting {
+    let controllers = files::read(mount, "cgroup.controllers");
+    let has = |name: &str| controllers.split_whitespace().any(|c| c == name);
+    let below: Vec<PathBuf> =
+        std::fs::read_dir(mount).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let file = |name: &str| below.iter().any(|dir| dir.join(name).exists());
+    // Nobody has made one yet: the kernel tells.
+    let swap = if file("memory.max") {
+        file("memory.swap.max")
+    } else {
+        has("memory") && Path::new("/proc/swaps").exists()
+    };
+    let weighs = file("io.weight") || file("io.bfq.weight") && files::some_disk_weighs();
+    super::Accounting {
+        memory: has("memory"),
+        swap,
+        reservation: has("memory"),
+        swappiness: false,
+        oom_control: false,
+        pids: has("pids"),
+        cpu_shares: has("cpu"),
+        cpu_quota: has("cpu"),
+        cpuset: has("cpuset"),
+        io_weight: weighs,
+        io_weight_device: weighs,
+        read_bps: has("io"),
+        write_bps: has("io"),
+        read_iops: has("io"),
+        write_iops: has("io"),
+    }
+}
+
 /// Switches on, for the children of `dir`, each controller that it has; one that cannot be is a limit that will
 /// be refused when it is asked for.
 fn enable(dir: &Path) {
@@ -209,5 +278,54 @@ mod tests {
         assert_eq!(weight_of_shares(2), 1);
         assert_eq!(weight_of_shares(1024), 39);
         assert_eq!(weight_of_shares(262_144), 10_000);
+    }
+
+    #[test]
+    fn weights_of_disks() {
+        assert_eq!([10, 500, 1000].map(io_weight), [1, 4950, 10_000]);
+    }
+
+    #[test]
+    fn every_limit_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("g");
+        std::fs::create_dir(&path).unwrap();
+        let group = V2::new(dir.path().to_owned(), "g");
+        let all = "memory.max memory.swap.max memory.low cpu.weight cpu.max cpuset.cpus cpuset.mems pids.max \
+                   io.weight io.max memory.stat";
+        all.split_whitespace().for_each(|file| std::fs::write(path.join(file), "").unwrap());
+        let of = |value: serde_json::Value| serde_json::from_value::<LinuxResources>(value).unwrap();
+        let resources = of(serde_json::json!({
+            "memory": {"limit": 100, "swap": 250, "reservation": 50},
+            "cpu": {"shares": 1024, "quota": 5000, "period": 10000, "cpus": "0-1", "mems": "0"},
+            "pids": {"limit": 7},
+            "blockIO": {"weight": 1000, "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 2}]},
+        }));
+        group.update(&resources).unwrap();
+        let wanted = ["100", "150", "50", "39", "5000 10000", "0-1", "0", "7", "default 10000", "8:0 wbps=2"];
+        for (file, wanted) in all.split_whitespace().zip(wanted) {
+            assert_eq!(files::read(&path, file), wanted, "{file}");
+        }
+        // None of them: quota and throttle are taken away, memory is not to be limited, pids neither.
+        std::fs::write(path.join("io.max"), "").unwrap();
+        let none = of(serde_json::json!({
+            "memory": {"limit": -1, "swap": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1},
+            "blockIO": {"throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 0}]},
+        }));
+        group.update(&none).unwrap();
+        for (file, wanted) in [
+            ("memory.max", "max"),
+            ("memory.swap.max", "max"),
+            ("cpu.max", "max 100000"),
+            ("pids.max", "max"),
+        ] {
+            assert_eq!(&files::read(&path, file)[..wanted.len()], wanted, "{file}");
+        }
+        assert_eq!(files::read(&path, "io.max"), "8:0 riops=max");
+        // Less than what is in use, and not to be swapped out.
+        std::fs::write(path.join("memory.stat"), "anon 4000\nshmem 96\n").unwrap();
+        std::fs::write(path.join("memory.swap.max"), "0").unwrap();
+        let error = group.update(&of(serde_json::json!({"memory": {"limit": 4095}}))).unwrap_err();
+        assert!(error.to_string().contains("4096 bytes that are in use"), "{error}");
     }
 }

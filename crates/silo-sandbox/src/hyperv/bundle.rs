@@ -14,6 +14,8 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceTyp
 use silo_runtime::Bundle;
 use silo_runtime::protocol::{Disk, PackedFilter, SeedFile};
 
+use super::limits;
+
 /// Where disks are mounted in a machine.
 const DISKS: &str = "/d";
 /// Where the scratch is.
@@ -142,12 +144,7 @@ fn own_kernel(spec: &mut Spec) -> io::Result<Option<PackedFilter>> {
     let namespaces = linux.namespaces().clone().unwrap_or_default();
     linux.set_namespaces(Some(namespaces.into_iter().filter(|n| n.typ() != Ns::User).collect()));
     linux.set_uid_mappings(None).set_gid_mappings(None);
-    if let Some(mut resources) = linux.resources().clone() {
-        if let Some(mut cpu) = resources.cpu().clone() {
-            // The host's processors and its real-time classes are the VMM's to be limited by.
-            cpu.set_cpus(None).set_mems(None).set_realtime_period(None).set_realtime_runtime(None);
-            resources.set_cpu(Some(cpu));
-        }
+    if let Some(resources) = linux.resources().as_ref().map(limits::inside) {
         linux.set_resources(Some(resources));
     }
     // The machine is the slower compiler.

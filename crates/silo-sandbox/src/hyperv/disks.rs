@@ -17,6 +17,10 @@ use silo_sys::mount::{self, Overlay};
 pub(crate) const SIZE: u64 = 1 << 40;
 /// Size of a container's writable files where nobody asks for another: Docker's for Windows, bytes.
 pub(crate) const SCRATCH: u64 = 20 << 30;
+/// Bytes of a block of a scratch.
+const BLOCK: u64 = 4096;
+/// How often one is formatted until it has room for what was asked for, exactly.
+const FITTINGS: u32 = 6;
 
 fn named(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
     let what = what.to_string();
@@ -243,8 +247,21 @@ pub(crate) fn used(dir: &Path, scratch: &Path, size: u64) -> u64 {
     allocated(scratch).saturating_sub(allocated(&dir.join(format_name(size))))
 }
 
+/// Blocks that files can have on a new file system (ext4's on-disk format, `struct ext4_super_block`): those that are free,
+/// but for what the kernel keeps to be able to map what it has promised (a fiftieth, at most 4,096).
+fn available(image: &Path) -> io::Result<u64> {
+    let mut head = [0; 1024];
+    let mut file = File::open(image)?;
+    file.seek(SeekFrom::Start(1024))?;
+    file.read_exact(&mut head)?;
+    let word =
+        |at: usize| u64::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let (blocks, free) = (word(0x4) | word(0x150) << 32, word(0xc) | word(0x158) << 32);
+    Ok(free.saturating_sub((blocks / 50).min(4096)))
+}
+
 fn format_name(size: u64) -> String {
-    format!("scratch-{size}")
+    format!("scratch2-{size}")
 }
 
 /// A file system of that size with nothing in it, made once.
@@ -259,12 +276,32 @@ fn formatted(dir: &Path, size: u64) -> io::Result<PathBuf> {
         return Ok(path);
     }
     let fresh = dir.join(format!(".{name}"));
-    File::create(&fresh)?.set_len(size)?;
-    // No inode tables written, a small journal, no blocks kept for root.
-    let arguments = ["-q", "-F", "-m0", "-Jsize=8", "-Elazy_itable_init=1,nodiscard", "-Ometadata_csum_seed"];
-    let mut arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(std::ffi::OsStr::new).collect();
-    arguments.push(fresh.as_os_str());
-    tool("mkfs.ext4", "e2fsprogs", &arguments)?;
+    // What the file system needs for itself comes on top of what was asked for, and is known when it is made.
+    let wanted = size / BLOCK;
+    let mut blocks = wanted;
+    for _ in 0..FITTINGS {
+        let _ = std::fs::remove_file(&fresh);
+        File::create(&fresh)?.set_len(blocks * BLOCK)?;
+        // No inode tables written, a small journal, no blocks kept for root.
+        let arguments = [
+            "-q",
+            "-F",
+            "-m0",
+            "-b4096",
+            "-i16384",
+            "-Jsize=8",
+            "-Elazy_itable_init=1,nodiscard",
+            "-Ometadata_csum_seed",
+        ];
+        let mut arguments: Vec<&std::ffi::OsStr> = arguments.iter().map(std::ffi::OsStr::new).collect();
+        arguments.push(fresh.as_os_str());
+        tool("mkfs.ext4", "e2fsprogs", &arguments)?;
+        let there = available(&fresh)?;
+        if there == wanted {
+            break;
+        }
+        blocks = (blocks + wanted).saturating_sub(there).min(SIZE / BLOCK);
+    }
     File::options().write(true).open(&fresh)?.set_len(SIZE)?;
     // The formatter reserves the journal's room, which no copy has: kept is what each scratch begins with.
     let kept = dir.join(format!(".{name}.copy"));

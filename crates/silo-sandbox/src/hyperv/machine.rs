@@ -14,6 +14,7 @@ use silo_sys::process;
 
 use super::bundle::{self, translate};
 use super::disks::{self, as_it_is, is_as_it_was};
+use super::limits::{self, Rates};
 use super::network::Adapter;
 use super::parts::{SAVED_SCRATCH, Saved, files, named, open, pair, size_of};
 use super::qemu::{self, LAYER_DISKS, Memory, Vmm, Wanted};
@@ -70,14 +71,26 @@ pub(crate) struct Plan {
     /// Where their server makes its root.
     stage: PathBuf,
     boot: Boot,
+    limits: limits::Shares,
     /// Another machine may have written to the scratch: one that is tried after it has a new one.
     used: Cell<bool>,
+}
+
+/// Where a VMM takes orders.
+#[derive(Debug)]
+enum Orders {
+    /// Nobody listens.
+    None,
+    /// Its greeting has not been heard yet: one that boots is not waited for.
+    Unheard(OwnedFd),
+    Heard(Qmp),
 }
 
 /// A machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
     vmm: Vmm,
+    orders: Orders,
     /// Of the process that serves shared folders.
     server: Option<(i32, OwnedFd)>,
     port: OwnedFd,
@@ -135,7 +148,10 @@ impl Plan {
             size,
             ..Boot::default()
         };
+        let disk = silo_sys::block::disk_of(&bundle.dir)?;
+        let resources = bundle.spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
         Ok(Self {
+            limits: limits::Shares::of(&resources, disk),
             config: config.clone(),
             files_only,
             owner,
@@ -176,20 +192,20 @@ impl Plan {
             Some(saved) => (Memory::Clone(saved.memory), Some(saved.state)),
             None => (Memory::Fresh, None),
         };
-        let orders =
-            incoming.as_ref().map(|state| Ok::<_, io::Error>((state.as_raw_fd(), pair()?))).transpose()?;
-        let (restore, qmp) = orders.map(|(state, (ours, theirs))| ((state, ours), theirs)).unzip();
+        let state = incoming.as_ref().map(|state| state.as_raw_fd());
+        let (orders, qmp) = pair()?;
         let wanted = Wanted {
             host: self.config.host.clone(),
             boot: if incoming.is_some() { None } else { Some(files(&self.config)?) },
             size: size_of(self.config.memory),
+            processors: self.config.processors,
             memory,
             layers,
             scratch: (bundle::SCRATCH_SERIAL.into(), open(&self.scratch, true)?),
             tap: Some(tap),
             ports: [agents, theirs],
             incoming,
-            qmp,
+            qmp: Some(qmp),
             owner: self.owner,
         };
         let server = match self.shares.is_empty() {
@@ -199,9 +215,15 @@ impl Plan {
         let vmm = wanted.spawn()?;
         let mut machine = Machine::over(vmm, server, port);
         // The VMM has the descriptor under the number that it had here.
-        let asked = restore
-            .map_or(Ok(()), |(state, orders)| go_on(orders, state).map(drop))
-            .and_then(|()| self.ask(&mut machine));
+        let heard = match state {
+            Some(state) => go_on(orders, state).map(Orders::Heard),
+            None => Ok(Orders::Unheard(orders)),
+        };
+        let asked = heard.and_then(|orders| {
+            machine.orders = orders;
+            self.throttle(&mut machine)?;
+            self.ask(&mut machine)
+        });
         match asked {
             Ok((boot, start)) => Ok((machine, boot, start)),
             Err(e) => Err(machine.failed(e)),
@@ -219,6 +241,8 @@ impl Plan {
                 Some(_) => return Err(io::Error::other("it has the disks of another container")),
             }
             orders.order("cont", json!({}))?;
+            machine.orders = Orders::Heard(orders);
+            self.throttle(machine)?;
             if !self.shares.is_empty() {
                 machine.server = Some(shares::spawn(&self.shares, &self.stage, served)?);
             }
@@ -234,6 +258,18 @@ impl Plan {
         let named = |i: usize| complaint.split(|c: char| c.is_whitespace()).any(|w| w == bundle::serial(i));
         let images = self.images.iter().enumerate().take(self.layers).filter(|(i, _)| named(*i));
         images.map(|(_, path)| &**path).filter(|path| std::fs::remove_file(path).is_ok()).collect()
+    }
+
+    /// Who keeps which of the container's limits.
+    pub(crate) fn limits(&self) -> &limits::Shares {
+        &self.limits
+    }
+
+    fn throttle(&self, machine: &mut Machine) -> io::Result<()> {
+        match self.limits.rates {
+            rates if rates == Rates::default() => Ok(()),
+            rates => machine.throttle(&rates),
+        }
     }
 
     fn ask(&self, machine: &mut Machine) -> io::Result<(u64, Option<u64>)> {
@@ -354,6 +390,7 @@ pub(crate) fn wait_ready(
         host: config.host.clone(),
         boot: None,
         size: size_of(config.memory),
+        processors: config.processors,
         memory: Memory::Clone(saved.memory),
         layers,
         scratch: (bundle::SCRATCH_SERIAL.into(), scratch),
@@ -412,7 +449,15 @@ impl Drop for Machine {
 
 impl Machine {
     fn over(vmm: Vmm, server: Option<(i32, OwnedFd)>, port: OwnedFd) -> Self {
-        Self { vmm, server, port, link: Link::default(), next: 1, buffer: vec![0; READ] }
+        Self {
+            vmm,
+            orders: Orders::None,
+            server,
+            port,
+            link: Link::default(),
+            next: 1,
+            buffer: vec![0; READ],
+        }
     }
 
     /// A machine without a VMM, whose agent is at the other end of `port`.
@@ -439,6 +484,25 @@ impl Machine {
             // The VMM leads a group of its own: all threads of it.
             let group = rustix::process::Pid::from_raw(pid);
             let _ = rustix::process::setpriority_pgrp(group, niceness);
+        }
+    }
+
+    /// Sets what goes to its disks in a second.
+    pub(crate) fn throttle(&mut self, rates: &Rates) -> io::Result<()> {
+        self.orders = match std::mem::replace(&mut self.orders, Orders::None) {
+            Orders::Unheard(socket) => Orders::Heard(Qmp::connect(socket)?),
+            heard => heard,
+        };
+        match &mut self.orders {
+            Orders::Heard(qmp) => qemu::throttle(qmp, rates).map_err(named("limiting the machine's disks")),
+            _ => Err(io::Error::other("its VMM takes no orders")),
+        }
+    }
+
+    /// Forgets what the VMM tells unasked.
+    pub(crate) fn forget_events(&mut self) {
+        if let Orders::Heard(qmp) = &mut self.orders {
+            qmp.forget_events();
         }
     }
 

@@ -10,6 +10,7 @@ mod confinement;
 pub(crate) mod disks;
 mod initramfs;
 pub mod kernel;
+pub(crate) mod limits;
 pub(crate) mod machine;
 mod network;
 pub(crate) mod parts;

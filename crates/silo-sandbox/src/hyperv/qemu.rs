@@ -14,6 +14,7 @@ use serde_json::json;
 use silo_sys::process::{self, Fork};
 
 use super::confinement::{self, PROGRAM};
+use super::limits::Rates;
 use super::qmp::Qmp;
 use crate::contract::MachineHost;
 
@@ -46,6 +47,8 @@ pub(super) struct Wanted {
     pub(super) boot: Option<Files>,
     /// MiB.
     pub(super) size: u64,
+    /// At least one.
+    pub(super) processors: u64,
     pub(super) memory: Memory,
     /// Serial number and content of the read-only disks, [`LAYER_DISKS`] of them.
     pub(super) layers: Vec<(String, OwnedFd)>,
@@ -82,7 +85,7 @@ fn command_line(host: &MachineHost) -> String {
 impl Wanted {
     /// What tells machines apart whose states do not fit each other, beside kernel, initial file system and memory.
     pub(super) fn shape() -> String {
-        format!("microvm-2 layers={LAYER_DISKS} cpu=qemu64,+fsgsbase")
+        format!("microvm-3 layers={LAYER_DISKS} cpu=qemu64,+fsgsbase")
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -98,7 +101,7 @@ impl Wanted {
             // Not `max`: Wine dies by a signal there.
             add("cpu", "qemu64,+fsgsbase".into());
         }
-        add("smp", "1".into());
+        add("smp", self.processors.max(1).to_string());
         add("m", format!("{}M", self.size));
         let size = self.size;
         add(
@@ -137,7 +140,11 @@ impl Wanted {
             // A full disk of the host is an error in the machine: QEMU would stop it, and nobody would go on with it.
             let errors = "werror=report,rerror=report";
             let cache = "write-cache=on";
-            add("device", format!("virtio-blk-device,drive=disk{i},serial={serial},{cache},{errors}"));
+            let id = device_id(i);
+            add(
+                "device",
+                format!("virtio-blk-device,id={id},drive=disk{i},serial={serial},{cache},{errors}"),
+            );
         }
         match &self.tap {
             Some(fd) => add("netdev", format!("tap,id=network,fd={}", number(fd))),
@@ -215,6 +222,24 @@ impl Wanted {
         }
         process::exec(PROGRAM.as_ref(), arguments, &[c"PATH=/usr/bin".to_owned()])
     }
+}
+
+/// Name of the device of a disk.
+fn device_id(disk: usize) -> String {
+    format!("device{disk}")
+}
+
+/// Sets what goes to all disks of a machine together in a second.
+pub(super) fn throttle(qmp: &mut Qmp, rates: &Rates) -> io::Result<()> {
+    for disk in 0..=LAYER_DISKS {
+        let order = json!({
+            "id": device_id(disk), "group": "disks", "bps": 0, "iops": 0,
+            "bps_rd": rates.read_bytes, "bps_wr": rates.write_bytes,
+            "iops_rd": rates.reads, "iops_wr": rates.writes,
+        });
+        qmp.order("block_set_io_throttle", order)?;
+    }
+    Ok(())
 }
 
 /// Puts other content behind the device of a disk, which sees no change: every disk has the same size. By its number, the layers'

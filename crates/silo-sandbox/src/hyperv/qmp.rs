@@ -78,6 +78,19 @@ impl Qmp {
         self.order("migrate-set-capabilities", json!({"capabilities": [capability]})).map(drop)
     }
 
+    /// Forgets what has come unasked: nobody else does, and the VMM keeps what it cannot send.
+    pub(super) fn forget_events(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok((n @ 1.., _)) =
+            rustix::net::recv(&self.stream, &mut buffer, rustix::net::RecvFlags::DONTWAIT)
+        {
+            self.input.extend_from_slice(&buffer[..n]);
+            // What follows the last whole one.
+            let end = self.input.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            self.input.drain(..end);
+        }
+    }
+
     fn message(&mut self) -> io::Result<Value> {
         loop {
             if let Some(end) = self.input.iter().position(|b| *b == b'\n') {

@@ -102,7 +102,9 @@ fn key(config: &MachineConfig) -> io::Result<String> {
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processor.lines().find(|l| l.starts_with("model name")).unwrap_or_default();
     let name = if config.host.no_kvm.is_some() { "tcg" } else { "kvm" };
-    hash.update(format!("{} {name} {model} {} MiB", Wanted::shape(), size_of(config.memory)));
+    let processors = config.processors.max(1);
+    let shape = Wanted::shape();
+    hash.update(format!("{shape} {name} {model} {} MiB {processors}", size_of(config.memory)));
     if let Some(ready) = &config.ready {
         hash.update(format!("\n{} {}", ready.key, config.disks.display()));
     }
@@ -333,6 +335,7 @@ pub fn build(config: &MachineConfig) -> io::Result<Template> {
         host: config.host.clone(),
         boot: Some(files(config)?),
         size,
+        processors: config.processors,
         memory: Memory::Template(memory.try_clone()?.into()),
         layers,
         scratch: (bundle::SCRATCH_SERIAL.into(), scratch.into()),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use silo_runtime::link::Part;
 
+use crate::hyperv::limits::Shares;
 use crate::hyperv::machine::{Machine, Plan, Waiting};
 
 use super::asked::Asker;
@@ -37,6 +38,8 @@ pub(super) struct Host {
     pub(super) late: bool,
     /// Bytes dealt out and not given back yet.
     pub(super) owed: HashMap<(u32, Part), usize>,
+    /// The container's limits as they are kept.
+    pub(super) limits: Shares,
 }
 
 impl Host {
@@ -56,6 +59,7 @@ impl Host {
             again: false,
             late: false,
             owed: HashMap::new(),
+            limits: Shares::default(),
         }
     }
 
@@ -102,4 +106,6 @@ pub(super) enum Waiter {
     /// Booted for its files, it has written them and may go.
     Written(Asker),
     Stats(Asker),
+    /// With what is to be kept again if the machine refuses it.
+    Update(Asker, Box<Shares>),
 }

@@ -105,12 +105,13 @@ impl Shim {
                 Ok(Asked::Later)
             }
             Call::Stats => self.pass_on(call, Waiter::Stats(asker)).map(|()| Asked::Later),
-            Call::Update(_) | Call::Pids => self.pass_on(call, Waiter::Plain(asker)).map(|()| Asked::Later),
             Call::Refresh(_) => {
                 let bundle = self.bundle.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
                 let files = copies(bundle, COPIES).map_err(other)?;
                 self.pass_on(Call::Refresh(files), Waiter::Plain(asker)).map(|()| Asked::Later)
             }
+            Call::Update(resources) => self.update_machine(asker, &resources).map(|()| Asked::Later),
+            Call::Pids => self.pass_on(call, Waiter::Plain(asker)).map(|()| Asked::Later),
             Call::Shutdown => {
                 if self.machine.is_none() || self.exit.is_some() {
                     self.leave_at = Some(Instant::now());
@@ -242,6 +243,8 @@ impl Shim {
             for pid in host.machine.pids() {
                 cgroup.settle(pid).map_err(other)?;
             }
+            host.limits = plan.limits().clone();
+            cgroup.update(&host.limits.host).map_err(other)?;
         }
         let now = Instant::now();
         let boot_by = now
@@ -398,6 +401,7 @@ impl Shim {
                     host.plan = None;
                 }
                 self.started_ms = now_ms();
+                self.limit_running();
                 let pid = self.machine.as_ref().map_or(0, |h| h.machine.pid());
                 if let Some(task) = self.tasks.get_mut(&FIRST) {
                     task.pid = pid;
@@ -419,7 +423,8 @@ impl Shim {
             }
             (Waiter::Stats(asker), Answer::Stats(mut stats)) => {
                 let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-                stats.networks = interfaces(&text).into_iter().filter(|(name, _)| name == "eth0").collect();
+                stats.networks =
+                    interfaces(&text).into_iter().filter(|(name, _)| name.starts_with("eth")).collect();
                 self.reply(asker, Answer::Stats(stats));
             }
             (Waiter::Rehearsal(asker), Answer::Done) if self.lacks_disks() => {
@@ -432,6 +437,7 @@ impl Shim {
                 let rested = waiting.map_or(Ok(()), |waiting| waiting.rest(&self.dir));
                 self.reply(asker, rested.map_or_else(|e| Answer::Failed(other(e)), |()| answer));
             }
+            (Waiter::Update(asker, before), answer) => self.update_answered(asker, *before, answer),
             (Waiter::Nobody, _) => {}
             (Waiter::Kill(asker) | Waiter::Plain(asker), answer @ (Answer::Done | Answer::Pids(_))) => {
                 self.reply(asker, answer);
@@ -588,6 +594,7 @@ impl Shim {
         for ((id, part), bytes) in given {
             host.machine.link().credit(stream(id, part), bytes);
         }
+        host.machine.forget_events();
         if self.exit.is_none() && !host.deaf {
             let _ = host.machine.flush();
             let interest = Interest { read: true, write: host.machine.has_output() };

@@ -9,6 +9,7 @@ mod execs;
 mod host;
 #[cfg(test)]
 mod hostile;
+mod limits;
 pub(crate) mod log;
 mod machine;
 mod prepared;
@@ -308,6 +309,9 @@ impl Shim {
         // Execs of a container without a pid namespace of its own have been killed with the cgroup.
         while let Some((pid, wait)) = process::reap() {
             self.reaped(pid, wait);
+        }
+        if self.config.top.is_some() {
+            crate::top::leave_top(&self.dir);
         }
         self.end_execs(true);
         self.exit = Some(exit.clone());

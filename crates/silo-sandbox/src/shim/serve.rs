@@ -240,6 +240,9 @@ impl Shim {
             self.own_network = true;
         }
         let cgroup = Cgroup::at(bundle.cgroup().map_err(other)?).map_err(other)?;
+        if let Some(top) = &self.config.top {
+            crate::top::mount_top(&self.dir, top).map_err(other)?;
+        }
         let config = self.config.clone();
         let result = self.run_first(&bundle, &cgroup, &config);
         if let Err(failure) = &result {

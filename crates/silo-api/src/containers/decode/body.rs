@@ -94,6 +94,22 @@ pub(super) struct Device {
     pub(super) cgroup_permissions: String,
 }
 
+/// Bytes or operations a second of a device.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Throttle {
+    pub(super) path: String,
+    pub(super) rate: u64,
+}
+
+/// Its weight.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct WeightOf {
+    pub(super) path: String,
+    pub(super) weight: u16,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct PortBinding {
@@ -165,8 +181,22 @@ pub(crate) struct HostConfig {
     pub(crate) cpu_realtime_runtime: i64,
     pub(crate) memory_reservation: i64,
     pub(crate) memory_swap: i64,
-    pub(super) memory_swappiness: Option<i64>,
-    pub(super) oom_kill_disable: bool,
+    pub(crate) memory_swappiness: Option<i64>,
+    pub(crate) oom_kill_disable: Option<bool>,
+    pub(super) cgroup_parent: String,
+    pub(crate) cpu_count: i64,
+    pub(crate) cpu_percent: i64,
+    #[serde(rename = "IOMaximumBandwidth")]
+    pub(crate) io_maximum_bandwidth: u64,
+    #[serde(rename = "IOMaximumIOps")]
+    pub(crate) io_maximum_iops: u64,
+    pub(super) blkio_weight_device: Vec<WeightOf>,
+    pub(super) blkio_device_read_bps: Vec<Throttle>,
+    pub(super) blkio_device_write_bps: Vec<Throttle>,
+    #[serde(rename = "BlkioDeviceReadIOps")]
+    pub(super) blkio_device_read_iops: Vec<Throttle>,
+    #[serde(rename = "BlkioDeviceWriteIOps")]
+    pub(super) blkio_device_write_iops: Vec<Throttle>,
     pub(super) init: bool,
     pub(crate) pids_limit: Option<i64>,
     pub(super) ulimits: Vec<Ulimit>,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use silo_engine::guest::Limits;
+use silo_engine::{DeviceLimit, DeviceUpdate};
 
 use super::body::HostConfig;
 use crate::error::{Answer, ApiError};
@@ -41,8 +42,8 @@ pub(super) fn storage_size(options: &std::collections::BTreeMap<String, String>)
     Ok(size)
 }
 
-/// dockerd's checks of limits, in its words.
-pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
+/// dockerd's checks of limits, in its words. `update`: what is not named is there already.
+pub(crate) fn check_limits(host: &HostConfig, update: bool) -> Answer<()> {
     const LEAST: i64 = 6 << 20;
     if host.memory != 0 && host.memory < LEAST {
         return Err(ApiError::bad("Minimum memory limit allowed is 6MB"));
@@ -50,7 +51,7 @@ pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
     if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
         return Err(ApiError::bad("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
-    if host.memory == 0 && host.memory_swap > 0 {
+    if host.memory == 0 && host.memory_swap > 0 && !update {
         return Err(ApiError::bad(
             "You should always set the Memory limit when using Memoryswap limit, see usage",
         ));
@@ -94,6 +95,18 @@ pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
     if host.memory_swappiness.is_some_and(|s| s != -1 && !(0..=100).contains(&s)) {
         return Err(ApiError::bad("Invalid value: memory swappiness must be between 0 and 100"));
     }
+    if host.blkio_weight_device.iter().any(|d| d.weight != 0 && !(10..=1000).contains(&d.weight)) {
+        return Err(ApiError::bad("Range of blkio weight is from 10 to 1000"));
+    }
+    if !(0..=100).contains(&host.cpu_percent) {
+        return Err(ApiError::bad("range of CPUPercent is from 1 to 100"));
+    }
+    if host.cpu_count < 0 {
+        return Err(ApiError::bad("invalid CPUCount: CPUCount cannot be negative"));
+    }
+    if host.nano_cpus > 0 && host.cpu_percent > 0 {
+        return Err(ApiError::bad("conflicting options: Nano CPUs and CPU Percent cannot both be set"));
+    }
     if !(-1000..=1000).contains(&host.oom_score_adj) {
         return Err(ApiError::bad(format!(
             "Invalid value {}, range for oom score adj is [-1000, 1000]",
@@ -107,6 +120,8 @@ pub(crate) fn check_limits(host: &HostConfig) -> Answer<()> {
 }
 
 pub(super) fn limits(host: &HostConfig) -> Limits {
+    let mut io = Vec::new();
+    silo_engine::set_devices(&mut io, &devices(host));
     Limits {
         memory: positive(host.memory),
         memory_reservation: positive(host.memory_reservation),
@@ -125,6 +140,26 @@ pub(super) fn limits(host: &HostConfig) -> Limits {
         ulimits: host.ulimits.iter().map(|u| (u.name.clone(), (u.soft as u64, u.hard as u64))).collect(),
         shm_size: positive(host.shm_size),
         oom_score_adj: host.oom_score_adj,
-        oom_kill_disable: host.oom_kill_disable,
+        oom_kill_disable: host.oom_kill_disable == Some(true),
+        io,
+        cpu_count: positive(host.cpu_count),
+        cpu_percent: positive(host.cpu_percent),
+        io_bandwidth: host.io_maximum_bandwidth,
+        io_operations: host.io_maximum_iops,
+        cgroup_parent: host.cgroup_parent.clone(),
     }
+}
+
+/// What is said of devices.
+pub(crate) fn devices(host: &HostConfig) -> Vec<DeviceUpdate> {
+    let of = |path: &str, kind, value| DeviceUpdate { path: path.to_owned(), kind, value };
+    let throttles = [
+        (&host.blkio_device_read_bps, DeviceLimit::ReadBps),
+        (&host.blkio_device_write_bps, DeviceLimit::WriteBps),
+        (&host.blkio_device_read_iops, DeviceLimit::ReadIops),
+        (&host.blkio_device_write_iops, DeviceLimit::WriteIops),
+    ];
+    let throttles = throttles.into_iter().flat_map(|(list, kind)| list.iter().map(move |d| (d, kind)));
+    let weights = host.blkio_weight_device.iter().map(|d| of(&d.path, DeviceLimit::Weight, d.weight.into()));
+    throttles.map(|(d, kind)| of(&d.path, kind, d.rate)).chain(weights).collect()
 }

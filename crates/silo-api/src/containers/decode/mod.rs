@@ -16,7 +16,7 @@ use silo_engine::{ContainerSpec, NetworkMode};
 use crate::error::{Answer, ApiError};
 
 pub(crate) use body::{ConfigBody, HostConfig};
-pub(crate) use limits::check_limits;
+pub(crate) use limits::{check_limits, devices};
 pub(crate) use policy::restart_policy;
 pub(crate) use refused::{refuse_unhonoured, typed};
 
@@ -38,7 +38,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
     let face = face::face(&host_value);
     let host: HostConfig = typed(host_value)?;
     let body: ConfigBody = typed(value)?;
-    check_limits(&host)?;
+    check_limits(&host, false)?;
     for (name, mode, allowed) in [
         ("PidMode", &host.pid_mode, &["host"][..]),
         ("IpcMode", &host.ipc_mode, &["host", "private", "shareable", "none"]),

@@ -7,23 +7,7 @@ use crate::error::{Answer, ApiError};
 use crate::names;
 
 /// Fields of `HostConfig` that are refused unless they have their zero value.
-const UNHONOURED: &[&str] = &[
-    "BlkioDeviceReadBps",
-    "BlkioDeviceReadIOps",
-    "BlkioDeviceWriteBps",
-    "BlkioDeviceWriteIOps",
-    "BlkioWeightDevice",
-    "Cgroup",
-    "CgroupParent",
-    "CpuCount",
-    "CpuPercent",
-    "DeviceRequests",
-    "IOMaximumBandwidth",
-    "IOMaximumIOps",
-    "KernelMemory",
-    "KernelMemoryTCP",
-    "UsernsMode",
-];
+const UNHONOURED: &[&str] = &["Cgroup", "DeviceRequests", "KernelMemory", "KernelMemoryTCP", "UsernsMode"];
 
 pub(super) fn is_zero(value: &Value) -> bool {
     match value {

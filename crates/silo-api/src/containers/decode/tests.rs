@@ -22,7 +22,33 @@ fn host_config() {
     check(json!({"Memory": 67_108_864, "NanoCpus": 500_000_000}), Ok(&|s| s.limits.memory == 64 << 20));
     check(json!({"Memory": 1000}), Err("Minimum memory limit allowed is 6MB"));
     check(json!({"NanoCpus": 1_000_000_000_000_i64}), Err("range of CPUs is from 0.01 to"));
-    check(json!({"CpuPercent": 5}), Err("HostConfig.CpuPercent"));
+    check(json!({"KernelMemory": 5}), Err("HostConfig.KernelMemory"));
+    check(json!({"CpuPercent": 101}), Err("range of CPUPercent is from 1 to 100"));
+    check(
+        json!({"CpuPercent": 5, "NanoCpus": 10_000_000}),
+        Err("Nano CPUs and CPU Percent cannot both be set"),
+    );
+    check(json!({"CpuCount": -1}), Err("CPUCount cannot be negative"));
+    check(
+        json!({"CpuPercent": 5, "CpuCount": 1, "IOMaximumBandwidth": 7, "IOMaximumIOps": 8, "CgroupParent": "/x"}),
+        Ok(&|s| {
+            let l = &s.limits;
+            (l.cpu_percent, l.cpu_count, l.io_bandwidth, l.io_operations) == (5, 1, 7, 8)
+                && l.cgroup_parent == "/x"
+        }),
+    );
+    check(
+        json!({
+            "BlkioDeviceReadBps": [{"Path": "/dev/a", "Rate": 1}], "BlkioDeviceWriteBps": null,
+            "BlkioDeviceWriteIOps": [{"Path": "/dev/a", "Rate": 2}, {"Path": "/dev/b", "Rate": 3}],
+            "BlkioWeightDevice": [{"Path": "/dev/b", "Weight": 400}],
+        }),
+        Ok(&|s| {
+            let [a, b] = &s.limits.io[..] else { return false };
+            (a.read_bps, a.write_iops, b.write_iops, b.weight) == (1, 2, 3, 400)
+        }),
+    );
+    check(json!({"BlkioWeightDevice": [{"Path": "/dev/a", "Weight": 5}]}), Err("from 10 to 1000"));
     check(json!({"CpuPercent": 0, "StorageOpt": {}}), Ok(&|_| true));
     check(json!({"RestartPolicy": {"Name": "sometimes"}}), Err("unknown policy 'sometimes'"));
     check(
