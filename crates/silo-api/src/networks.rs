@@ -4,13 +4,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
-use silo_engine::network::NetworkInfo;
+use silo_engine::network::NetworkRecord;
 use silo_engine::{Engine, Filters};
 
 use crate::error::{Answer, ApiError};
 use crate::params::Params;
 
-async fn show(engine: &Engine, network: &NetworkInfo, with_containers: bool) -> Answer<Value> {
+async fn show(engine: &Engine, network: &NetworkRecord, with_containers: bool) -> Answer<Value> {
     let mut containers = Map::new();
     if with_containers {
         for summary in engine.list(false, 0, false, &Filters::default()).await? {
@@ -19,22 +19,20 @@ async fn show(engine: &Engine, network: &NetworkInfo, with_containers: bool) -> 
                 containers.insert(
                     record.id.0,
                     json!({"Name": record.name, "EndpointID": adapter.endpoint_id, "MacAddress": adapter.mac,
-                           "IPv4Address": format!("{}/{}", adapter.ipv4, adapter.prefix), "IPv6Address": ""}),
+                           "IPv4Address": adapter.ipv4.map_or(String::new(), |a| format!("{a}/{}", adapter.prefix)), "IPv6Address": ""}),
                 );
             }
         }
     }
-    let config: Vec<Value> = match (&network.subnet, &network.gateway) {
-        (Some(subnet), Some(gateway)) => vec![json!({"Subnet": subnet, "Gateway": gateway})],
-        _ => vec![],
-    };
-    let options = network.bridge.as_ref().map_or(
-        json!({}),
-        |b| json!({"com.docker.network.bridge.default_bridge": "true", "com.docker.network.bridge.name": b}),
-    );
+    let config: Vec<Value> = network
+        .pools
+        .iter()
+        .map(|p| json!({"Subnet": p.subnet.to_string(), "Gateway": p.gateway.map(|g| g.to_string())}))
+        .collect();
+    let options = &network.options;
     Ok(json!({
-        "Name": network.name, "Id": network.id, "Created": "0001-01-01T00:00:00Z", "Scope": network.scope,
-        "Driver": network.driver, "EnableIPv4": true, "EnableIPv6": false,
+        "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local",
+        "Driver": network.driver.name(), "EnableIPv4": true, "EnableIPv6": false,
         "IPAM": {"Driver": "default", "Options": null, "Config": config},
         "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": {"Network": ""}, "ConfigOnly": false,
         "Containers": containers, "Options": options, "Labels": {},
@@ -47,14 +45,14 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
         return Err(ApiError::bad(format!("invalid filter '{unknown}'")));
     }
     let mut list = Vec::new();
-    for network in engine.network().infos() {
+    for network in engine.network().builtin() {
         let any = |name: &str, test: &dyn Fn(&str) -> bool| {
             filters.get(name).is_empty() || filters.get(name).iter().any(|w| test(w))
         };
         if any("name", &|w| network.name.contains(w))
             && any("id", &|w| network.id.starts_with(w))
-            && any("driver", &|w| w == network.driver)
-            && any("scope", &|w| w == network.scope)
+            && any("driver", &|w| w == network.driver.name())
+            && any("scope", &|w| w == "local")
             && any("type", &|w| w == "builtin")
             && filters.get("label").is_empty()
         {
@@ -67,7 +65,7 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer 
 pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>) -> Answer {
     let found = engine
         .network()
-        .infos()
+        .builtin()
         .into_iter()
         .find(|n| n.name == id || (id.len() >= 3 && n.id.starts_with(&id)));
     let network = found.ok_or_else(|| ApiError::not_found(format!("network {id} not found")))?;

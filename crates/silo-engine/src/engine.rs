@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use silo_image::ImageStore;
-use silo_network::Network;
+use silo_network::Networks;
 use silo_sandbox::{Attach, Isolation, Sandbox};
 use tokio::sync::watch;
 
@@ -67,7 +67,7 @@ pub(crate) struct Inner {
     pub(crate) id: String,
     pub(crate) db: Db,
     pub(crate) images: ImageStore,
-    pub(crate) network: Network,
+    pub(crate) network: Networks,
     pub(crate) events: Events,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
@@ -183,7 +183,7 @@ impl Engine {
         id: String,
         db: Db,
         images: ImageStore,
-        network: Network,
+        network: Networks,
         volumes: Volumes,
         build_cache: BuildCache,
     ) -> Self {
@@ -225,7 +225,7 @@ impl Engine {
     }
 
     /// The networks, for inspection.
-    pub fn network(&self) -> &Network {
+    pub fn network(&self) -> &Networks {
         &self.inner.network
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::filters::Filters;
 use crate::record::{ContainerRecord, Event};
 use crate::spec::NetworkMode;
-use silo_network::NetworkInfo;
+use silo_network::NetworkRecord;
 
 /// Events kept (dockerd's number).
 const KEPT: usize = 256;
@@ -55,7 +55,7 @@ impl Events {
     }
 
     /// A container has got what it shares with others: its network (`connect`), its volumes (`mount`). As dockerd tells it.
-    pub(crate) fn joined(&self, record: &ContainerRecord, networks: &[NetworkInfo]) {
+    pub(crate) fn joined(&self, record: &ContainerRecord, networks: &[NetworkRecord]) {
         self.of_network(record, networks, "connect");
         for mount in record.mounts.iter().filter(|m| m.kind == "volume") {
             let attributes = [
@@ -70,7 +70,7 @@ impl Events {
     }
 
     /// A container has given back what [`Events::joined`] told.
-    pub(crate) fn left(&self, record: &ContainerRecord, networks: &[NetworkInfo]) {
+    pub(crate) fn left(&self, record: &ContainerRecord, networks: &[NetworkRecord]) {
         self.of_network(record, networks, "disconnect");
         for mount in record.mounts.iter().filter(|m| m.kind == "volume") {
             let attributes = [("container", record.id.0.clone()), ("driver", mount.driver.clone())];
@@ -78,7 +78,7 @@ impl Events {
         }
     }
 
-    fn of_network(&self, record: &ContainerRecord, networks: &[NetworkInfo], action: &str) {
+    fn of_network(&self, record: &ContainerRecord, networks: &[NetworkRecord], action: &str) {
         let name = match &record.spec.network {
             _ if record.spec.config.network_disabled => return,
             NetworkMode::Bridge => "bridge",
@@ -92,7 +92,7 @@ impl Events {
         let attributes = [
             ("container", record.id.0.clone()),
             ("name", network.name.clone()),
-            ("type", network.driver.clone()),
+            ("type", network.driver.to_string()),
         ];
         self.tell("network", action, &network.id, owned(attributes));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use silo_image::ImageStore;
-use silo_network::{Network, NetworkConfig};
+use silo_network::{NetworkConfig, Networks};
 use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
 use crate::build_records::BuildCache;
@@ -83,9 +83,12 @@ impl Engine {
             .map_err(image::error)?;
         let cache = cache?;
         let volumes = Volumes::open(&config.root, &db)?;
-        let network =
-            Network::open(NetworkConfig { bridge: config.bridge.clone(), subnet: config.subnet.clone() })
-                .map_err(|e| EngineError::internal(format!("network: {e}")))?;
+        let network = Networks::open(NetworkConfig {
+            bridge: config.bridge.clone(),
+            subnet: config.subnet.clone(),
+            ..NetworkConfig::default()
+        })
+        .map_err(|e| EngineError::internal(format!("network: {e}")))?;
         let engine = Self::assemble(config, id, db, images, network, volumes, cache);
         engine.restore()?;
         Ok(engine)
@@ -237,7 +240,7 @@ impl Engine {
             r.published.clear();
         });
         let record = entry.record();
-        self.inner.events.left(&record, &self.inner.network.infos());
+        self.inner.events.left(&record, &self.inner.network.builtin());
         self.inner.events.container(&record, "die", &[("exitCode", exit.code.to_string())]);
         let restart = match record.spec.restart {
             RestartPolicy::No => false,

@@ -1,20 +1,19 @@
 //! Links, addresses and routes by rtnetlink (`linux/rtnetlink.h`, `linux/if_link.h`, `linux/veth.h`).
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 pub(crate) use silo_sys::links::{Link, add_default_route, create_bridge, find, is_gone, set_mac, set_up};
 use silo_sys::links::{dump, header, parse};
 use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, Socket};
 
-use crate::record::MacAddress;
-use crate::subnet::Subnet;
+use crate::mac::MacAddress;
+use crate::subnet::IpSubnet;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
-const RTM_GETADDR: u16 = 22;
 const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -29,17 +28,13 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 
-const IFA_LOCAL: u16 = 2;
-
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_TABLE: u16 = 15;
 
-const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 
 const IFF_UP: u32 = 1;
-const INET: u8 = libc::AF_INET as u8;
 
 /// The two ends of a new veth pair.
 #[derive(Debug)]
@@ -96,50 +91,41 @@ pub(crate) fn delete(name: &str) -> Message {
     message
 }
 
-/// Gives a link an address of a subnet (again: no error).
-pub(crate) fn add_address(index: u32, address: Ipv4Addr, subnet: Subnet) -> Message {
-    silo_sys::links::add_address(index, address.into(), subnet.prefix())
-}
-
-/// IPv4 addresses of the host: (index of the link, address, its subnet).
-pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv4Addr, Subnet)>> {
-    dump(
-        socket,
-        || Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]),
-        |answer| {
-            let prefix = *answer.get(1)?;
-            let index = netlink::number(answer.get(4..8)?)?;
-            let (_, payload) =
-                netlink::attributes(answer.get(ADDRESS_HEADER..)?).find(|(a, _)| *a == IFA_LOCAL)?;
-            let address = Ipv4Addr::from(*payload.first_chunk::<4>()?);
-            Some((index, address, Subnet::containing(address, prefix)))
-        },
-    )
-}
-
-/// What the host sends where: (destination, index of the link) of its IPv4 routes, but for the default route and the
+/// What the host sends where: (destination, index of the link) of its routes, but for the default routes and the
 /// kernel's own table of local addresses.
-pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<(Subnet, u32)>> {
-    let mut header = [0; ROUTE_HEADER];
-    header[0] = INET;
+pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<(IpSubnet, u32)>> {
     dump(
         socket,
-        move || Message::new(RTM_GETROUTE, 0, &header),
+        || Message::new(RTM_GETROUTE, 0, &[0; ROUTE_HEADER]),
         |answer| {
-            let (prefix, mut table) = (*answer.get(1)?, u32::from(*answer.get(4)?));
-            let (mut destination, mut link) = (Ipv4Addr::UNSPECIFIED, 0);
+            let (family, prefix) = (i32::from(*answer.first()?), *answer.get(1)?);
+            let mut table = u32::from(*answer.get(4)?);
+            let mut link = 0;
+            let mut destination: IpAddr = match family {
+                libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+                libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+                _ => return None,
+            };
             for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
                 match attribute {
-                    RTA_DST => destination = Ipv4Addr::from(*payload.first_chunk::<4>()?),
+                    RTA_DST => destination = address(payload)?,
                     RTA_OIF => link = netlink::number(payload)?,
                     RTA_TABLE => table = netlink::number(payload)?,
                     _ => {}
                 }
             }
             (prefix > 0 && table != u32::from(libc::RT_TABLE_LOCAL))
-                .then(|| (Subnet::containing(destination, prefix), link))
+                .then(|| (IpSubnet::containing(destination, prefix), link))
         },
     )
+}
+
+fn address(payload: &[u8]) -> Option<IpAddr> {
+    match payload.len() {
+        4 => Some(Ipv4Addr::from(*payload.first_chunk::<4>()?).into()),
+        16 => Some(Ipv6Addr::from(*payload.first_chunk::<16>()?).into()),
+        _ => None,
+    }
 }
 
 /// It is there already.

@@ -33,8 +33,8 @@ pub(crate) fn networks(record: &ContainerRecord) -> Value {
         "IPAMConfig": null, "Links": null, "Aliases": null,
         "MacAddress": adapter.map_or("", |a| &a.mac), "DriverOpts": null, "GwPriority": 0,
         "NetworkID": adapter.map_or("", |a| &a.network_id), "EndpointID": adapter.map_or("", |a| &a.endpoint_id),
-        "Gateway": adapter.map_or(String::new(), |a| a.gateway.to_string()),
-        "IPAddress": adapter.map_or(String::new(), |a| a.ipv4.to_string()),
+        "Gateway": adapter.and_then(|a| a.gateway).map_or(String::new(), |g| g.to_string()),
+        "IPAddress": adapter.and_then(|a| a.ipv4).map_or(String::new(), |a| a.to_string()),
         "IPPrefixLen": adapter.map_or(0, |a| a.prefix),
         "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
     }})
@@ -165,8 +165,8 @@ fn network_settings(record: &ContainerRecord) -> Value {
         "Bridge": "", "SandboxID": adapter.map_or("", |a| &a.endpoint_id), "SandboxKey": "", "Ports": ports,
         "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null, "EndpointID": adapter.map_or("", |a| &a.endpoint_id),
-        "Gateway": adapter.map_or(String::new(), |a| a.gateway.to_string()), "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-        "IPAddress": adapter.map_or(String::new(), |a| a.ipv4.to_string()), "IPPrefixLen": adapter.map_or(0, |a| a.prefix),
+        "Gateway": adapter.and_then(|a| a.gateway).map_or(String::new(), |g| g.to_string()), "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
+        "IPAddress": adapter.and_then(|a| a.ipv4).map_or(String::new(), |a| a.to_string()), "IPPrefixLen": adapter.map_or(0, |a| a.prefix),
         "IPv6Gateway": "", "MacAddress": adapter.map_or("", |a| &a.mac), "Networks": networks(record),
     })
 }

@@ -111,7 +111,7 @@ impl Engine {
         if exit.oom_killed {
             self.inner.events.container(&record, "oom", &[]);
         }
-        self.inner.events.left(&record, &self.inner.network.infos());
+        self.inner.events.left(&record, &self.inner.network.builtin());
         let lasted = record.state.started_at.map_or(0, |s| finished.duration_since(s).as_secs().max(0));
         self.inner.events.container(
             &record,

@@ -132,11 +132,11 @@ impl Engine {
         let mut attaching = entry.attaching.subscribe();
         let _ = tokio::time::timeout(ATTACH_LIMIT, attaching.wait_for(|count| *count == 0)).await;
         self.attach_early(entry, &sandbox).await;
-        self.inner.events.joined(&record, &self.inner.network.infos());
+        self.inner.events.joined(&record, &self.inner.network.builtin());
         let pid = match sandbox.start(joined.namespace).await {
             Ok(pid) => pid,
             Err(e) => {
-                self.inner.events.left(&record, &self.inner.network.infos());
+                self.inner.events.left(&record, &self.inner.network.builtin());
                 self.unpublish(&record.id).await;
                 undo(self);
                 return Err(start_error(e));
@@ -272,12 +272,22 @@ impl Engine {
             NetworkMode::Bridge => {
                 let form = placement::facts(record.isolation).adapter;
                 let options = self.attach_options(record)?;
-                let attached = network.attach(&record.id.0, form, &options, made).map_err(|e| {
-                    if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
-                })?;
+                let attached =
+                    network.attach(&self.default_network(), &record.id.0, form, &options, made).map_err(
+                        |e| {
+                            if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
+                        },
+                    )?;
                 Joined { namespace: Some(attached.namespace), adapter: Some(attached.adapter) }
             }
         })
+    }
+
+    /// The ID of the default bridge's network.
+    fn default_network(&self) -> String {
+        let bridge =
+            self.inner.network.builtin().into_iter().find(|n| n.driver == silo_network::Driver::Bridge);
+        bridge.map(|n| n.id).unwrap_or_default()
     }
 
     fn attach_options(&self, record: &ContainerRecord) -> Result<silo_network::AttachOptions> {
@@ -290,6 +300,7 @@ impl Engine {
         Ok(silo_network::AttachOptions {
             mac: Some(record.spec.endpoint.mac.clone()).filter(|m| !m.is_empty()),
             ipv4,
+            ..silo_network::AttachOptions::default()
         })
     }
 
@@ -302,7 +313,7 @@ impl Engine {
     /// Gives the adapter back; its namespace goes with the last process in it.
     pub(crate) fn leave_network(&self, adapter: Option<&AdapterRecord>) {
         if let Some(adapter) = adapter
-            && let Err(e) = self.inner.network.detach(adapter)
+            && let Err(e) = self.inner.network.detach(adapter, None)
         {
             tracing::warn!("network: {e}");
         }
@@ -476,7 +487,7 @@ impl Engine {
                 .collect();
         }
         let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let gateway = joined.adapter.as_ref().map(|a| a.gateway.to_string());
+        let gateway = joined.adapter.as_ref().and_then(|a| a.gateway).map(|g| g.to_string());
         let mut extra: Vec<(String, String)> = spec
             .extra_hosts
             .iter()
@@ -499,7 +510,7 @@ impl Engine {
                 ("hostname", format!("{}\n", spec.config.hostname)),
             ];
         }
-        let ip = joined.adapter.as_ref().map(|a| a.ipv4.to_string());
+        let ip = joined.adapter.as_ref().and_then(|a| a.ipv4).map(|a| a.to_string());
         vec![
             (
                 "hosts",
