@@ -19,6 +19,7 @@ mod ids;
 mod image;
 mod image_registry;
 mod lock;
+mod networks;
 mod placement;
 mod ports;
 mod record;
@@ -42,6 +43,9 @@ pub use container::{
 pub use engine::{BaseSettings, ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
+pub use networks::{
+    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkUser, NetworkView, limit_text,
+};
 pub use record::*;
 pub use spares::PoolState;
 pub use spec::*;

@@ -58,12 +58,36 @@ pub struct ContainerRecord {
     /// The removal under way takes its anonymous volumes too.
     #[serde(default)]
     pub removes_volumes: bool,
-    /// Adapter while running.
-    pub adapter: Option<AdapterRecord>,
+    /// Adapters while running, in the order of their making. Records of before have one `adapter`, or none.
+    #[serde(default, alias = "adapter", deserialize_with = "adapters")]
+    pub adapters: Vec<AdapterRecord>,
     /// Published ports while running.
     pub published: Vec<silo_network::PublishedPort>,
     /// Health, when there is a check.
     pub health: Option<Health>,
+}
+
+/// Reads the list, or what records of before have in its place.
+fn adapters<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<AdapterRecord>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Many(Vec<AdapterRecord>),
+        One(Box<AdapterRecord>),
+        None(()),
+    }
+    Ok(match Stored::deserialize(from)? {
+        Stored::Many(list) => list,
+        Stored::One(adapter) => vec![*adapter],
+        Stored::None(()) => Vec::new(),
+    })
+}
+
+impl ContainerRecord {
+    /// The adapter on a network.
+    pub fn adapter_on(&self, network_id: &str) -> Option<&AdapterRecord> {
+        self.adapters.iter().find(|a| a.network_id == network_id)
+    }
 }
 
 /// A mount as `inspect` shows it.
