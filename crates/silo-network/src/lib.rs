@@ -28,7 +28,7 @@ mod tests;
 
 pub use error::{ErrorKind, NetworkError};
 pub use files::{hosts_file, resolv_conf};
-pub use names::{NamedEndpoint, Names, ResolverForm, View};
+pub use names::{NamedEndpoint, Names, ResolverForm, Upstream, View, fuzz_dns_message};
 pub use networks::Networks;
 pub use record::{
     AdapterForm, AdapterRecord, AttachOptions, Attached, Bandwidth, Counters, Driver, NetworkConfig,

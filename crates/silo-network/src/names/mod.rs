@@ -1,81 +1,147 @@
-//! Names: who is found under which name in which network, and the servers that tell it.
+//! Names of containers on networks: an embedded DNS server (RFC 1035) for each container, as dockerd has.
+//!
+//! The engine tells who is called what on which network ([`Names::set`]), and for each running container what it may ask for
+//! ([`Names::serve`]). Its server's sockets are made in the container's network namespace; one thread of the daemon serves
+//! all of them. A name is found on networks that the asking container is in; what no container is called is asked upstream.
+//! All of it lives with the daemon: after a restart the engine tells it again.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+mod answer;
+mod directory;
+mod forward;
+mod inside;
+mod message;
+mod record;
+mod redirect;
+mod server;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::NetworkError;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
 
-/// How a container reaches its name server: stated by the isolation, served here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResolverForm {
-    /// On the loopback of its network namespace.
-    Loopback,
-    /// At an address that it reaches over its adapter.
-    Link,
+pub use answer::fuzz_dns_message;
+pub use record::{NamedEndpoint, ResolverForm, Upstream, View};
+
+use crate::error::{NetworkError, kernel};
+use inside::Inside;
+use server::{Container, Shared};
+
+/// Who is found under which name, and the servers that say so.
+#[derive(Debug)]
+pub struct Names {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
 }
 
-/// An adapter and what it is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedEndpoint {
-    /// The network that knows the names.
-    pub network_id: String,
-    /// The adapter.
-    pub endpoint_id: String,
-    /// Whose it is.
-    pub container_id: String,
-    /// The container's name, short ID and aliases.
-    pub names: Vec<String>,
-    /// What the names mean.
-    pub addresses: Vec<IpAddr>,
-    /// What an address is called: `name.network`.
-    pub primary: String,
-}
-
-/// What one container sees.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
-    /// Networks whose names it knows.
-    pub networks: Vec<String>,
-    /// Names of its own (`--link`): alias → container ID.
-    pub own: BTreeMap<String, String>,
-    /// Who is asked what no network knows.
-    pub upstream: Vec<SocketAddr>,
-}
-
-/// Names of all networks.
 #[derive(Debug, Default)]
-pub struct Names {}
+struct State {
+    reactor: Option<Reactor>,
+    servers: HashMap<String, (Arc<Container>, AbortHandle)>,
+}
+
+/// The threads: started with the first server, ended with the last handle.
+#[derive(Debug)]
+struct Reactor {
+    handle: Handle,
+    inside: Inside,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Reactor {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = move || {
+            let _ = runtime.block_on(stopped);
+        };
+        std::thread::Builder::new().name("names".to_owned()).spawn(run)?;
+        Ok(Self { handle, inside: Inside::start()?, _stop: stop })
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let forwarded = Arc::new(Semaphore::new(server::FORWARDED_IN_ALL));
+        let shared = Arc::new(Shared { directory: Default::default(), forwarded });
+        Self { shared, state: Mutex::default() }
+    }
+}
 
 impl Names {
-    /// Makes an endpoint known, in place of what it was called before.
-    pub fn set(&self, _endpoint: NamedEndpoint) {
-        todo!("names")
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets an endpoint.
-    pub fn forget(&self, _endpoint_id: &str) {
-        todo!("names")
+    /// Tells an endpoint's names, in place of those it had.
+    pub fn set(&self, endpoint: NamedEndpoint) {
+        self.shared.directory.write().unwrap_or_else(PoisonError::into_inner).set(endpoint);
     }
 
-    /// Serves a container; returns what its `resolv.conf` names.
+    /// An endpoint's names are found no more.
+    pub fn forget(&self, endpoint_id: &str) {
+        self.shared.directory.write().unwrap_or_else(PoisonError::into_inner).forget(endpoint_id);
+    }
+
+    /// Serves a container in its network namespace, in place of a server that it had; returns what its `resolv.conf` names.
+    /// The namespace lives at least until [`Names::stop`].
     pub fn serve(
         &self,
-        _container_id: &str,
-        _namespace: BorrowedFd<'_>,
-        _form: ResolverForm,
-        _view: View,
+        container_id: &str,
+        namespace: BorrowedFd<'_>,
+        form: ResolverForm,
+        view: View,
     ) -> Result<IpAddr, NetworkError> {
-        todo!("names")
+        let failed = || kernel(format!("starting the name server of {container_id}"));
+        self.stop(container_id);
+        let namespace = Arc::new(namespace.try_clone_to_owned().map_err(failed())?);
+        let (handle, inside) = {
+            let mut state = self.state();
+            let reactor = match &state.reactor {
+                Some(reactor) => reactor,
+                None => {
+                    let started = Reactor::start().map_err(failed())?;
+                    state.reactor.insert(started)
+                }
+            };
+            (reactor.handle.clone(), reactor.inside.clone())
+        };
+        let sockets = inside.run(&namespace, move || server::open(form)).map_err(failed())?;
+        let namespace = match form {
+            ResolverForm::Loopback => Some(namespace),
+            ResolverForm::Link(_) => None,
+        };
+        let way = forward::Way { namespace, inside };
+        let container = Arc::new(Container::new(self.shared.clone(), view, way));
+        let task = handle.spawn(server::serve(container.clone(), sockets));
+        self.state().servers.insert(container_id.to_owned(), (container, task.abort_handle()));
+        Ok(server::address(form).into())
     }
 
-    /// Changes what a container sees.
-    pub fn set_view(&self, _container_id: &str, _view: View) {
-        todo!("names")
+    /// What a container may ask for has changed. Without a server of its own: nothing.
+    pub fn set_view(&self, container_id: &str, view: View) {
+        if let Some((container, _)) = self.state().servers.get(container_id) {
+            *container.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        }
     }
 
-    /// Ends a container's server.
-    pub fn stop(&self, _container_id: &str) {
-        todo!("names")
+    /// Ends a container's server. None: nothing.
+    pub fn stop(&self, container_id: &str) {
+        if let Some((_, task)) = self.state().servers.remove(container_id) {
+            task.abort();
+        }
+    }
+
+    /// What `resolv.conf` of a container with such a server names, which is known before it is started.
+    pub fn address(form: ResolverForm) -> Ipv4Addr {
+        server::address(form)
     }
 }
+
+#[cfg(test)]
+mod tests;
