@@ -496,6 +496,18 @@ impl Daemon {
         }
     }
 
+    /// Waits until it has ended by itself.
+    pub fn await_end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let end = Instant::now() + START_LIMIT;
+            while child.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < end, "the daemon does not end:\n{}", self.log());
+                // `Child` has no wait with a limit.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
     /// From its next start on it keeps at most so many spares.
     pub fn keep_spares(&mut self, spares: u64) {
         self.pool = spares;
@@ -548,6 +560,7 @@ impl Drop for Daemon {
         if arguments.len() > 2 {
             self.docker(&arguments);
         }
+        self.docker(&["network", "prune", "-f"]);
         self.stop(false);
         let of = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
         let mounts = of("/proc/self/mountinfo");
