@@ -129,9 +129,6 @@ fn several_services_with_networks_volumes_health_and_scale() {
 
 #[test]
 fn services_of_both_guests_find_each_other_by_name() {
-    if !only_under("process", "machines have no name server of their own yet") {
-        return;
-    }
     let d = Daemon::windows();
     d.import_busybox();
     let file = format!(

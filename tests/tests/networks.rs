@@ -159,9 +159,6 @@ fn a_stopped_container_is_connected_for_its_next_start() {
 
 #[test]
 fn containers_of_one_network_find_each_other_by_name() {
-    if !only_under("process", "machines have no name server of their own yet") {
-        return;
-    }
     let d = Daemon::start();
     d.ok(&["network", "create", "mine"]);
     d.ok(&["run", "-d", "--name", "web", "--network", "mine", "--network-alias", "www", IMAGE, "sleep", "1000"]);

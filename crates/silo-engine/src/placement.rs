@@ -14,7 +14,7 @@ pub(crate) struct Facts {
     /// How many it can have, and whether they come and go while it runs.
     pub(crate) adapters: Adapters,
     /// Where its name server listens.
-    pub(crate) resolver: Option<ResolverForm>,
+    pub(crate) resolver: ResolverForm,
     /// Whose machine identity it shows.
     pub(crate) identity: Identity,
     /// Whose kernel it runs on.
@@ -46,7 +46,7 @@ pub(crate) fn facts(isolation: Isolation) -> Facts {
             Facts {
                 adapter: AdapterForm::Veth,
                 adapters: Adapters::Many,
-                resolver: Some(ResolverForm::Loopback),
+                resolver: ResolverForm::Loopback,
                 identity: Identity::Hosts,
                 kernel: Kernel::Shared,
             }
@@ -56,7 +56,7 @@ pub(crate) fn facts(isolation: Isolation) -> Facts {
             Facts {
                 adapter: AdapterForm::Veth,
                 adapters: Adapters::One,
-                resolver: None,
+                resolver: ResolverForm::Link,
                 identity: Identity::Own,
                 kernel: Kernel::Own,
             }

@@ -182,7 +182,7 @@ impl Engine {
         let Alive { sandbox, events, state } = alive;
         tracing::info!("container {} taken over", entry.id);
         let record = entry.record();
-        self.readopt_networks(&record);
+        self.readopt_networks(&record, state.shim_pid);
         // A commit that a crash cut short has left it frozen; nobody paused it.
         let frozen_by_us = state.paused && record.state.status == Status::Running;
         if frozen_by_us && let Err(e) = sandbox.freeze(false).await {

@@ -150,7 +150,8 @@ impl Engine {
 
 impl Engine {
     /// After a restart of the daemon: what a container that runs has of networks is in use.
-    pub(crate) fn readopt_networks(&self, record: &ContainerRecord) {
+    /// `supervisor`: the shim's, which is in the container's network namespace.
+    pub(crate) fn readopt_networks(&self, record: &ContainerRecord, supervisor: i32) {
         for adapter in &record.adapters {
             self.inner.networks.adopt(adapter);
             self.inner.book.entered(&adapter.network_id, &record.id.0, &adapter.endpoint_id);
@@ -163,7 +164,7 @@ impl Engine {
         if record.adapters.is_empty() {
             return;
         }
-        let named = namespace_of(record.state.pid).and_then(|ns| self.change_names(record, &ns));
+        let named = namespace_of(supervisor).and_then(|ns| self.change_names(record, &ns));
         if let Err(e) = named {
             tracing::warn!("container {}: its name server: {e}", record.id);
         }

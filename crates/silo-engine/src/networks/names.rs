@@ -43,10 +43,11 @@ impl Engine {
         self.refresh_links(record);
         // As dockerd: on the default network there is none.
         let wanted = adapters.iter().any(|a| !is_predefined(&a.network));
-        let Some(form) = placement::facts(record.isolation).resolver.filter(|_| wanted) else {
+        if !wanted {
             // One that it had goes on: its resolv.conf may be open.
             return Ok(None);
-        };
+        }
+        let form = placement::facts(record.isolation).resolver;
         let (names, id) = (&self.inner.names, &record.id.0);
         let view = self.view(record, adapters);
         let address = names.serve(id, namespace.as_fd(), form, view).map_err(network_error)?;

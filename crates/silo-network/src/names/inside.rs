@@ -71,7 +71,7 @@ impl Inside {
         tell: impl FnOnce(io::Result<T>) + Send + 'static,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<()> {
-        let job: Job = Box::new(move |entered| {
+        let job: Job = Box::new(move |entered: &io::Result<()>| {
             tell(match entered {
                 Ok(()) => work(),
                 Err(e) => Err(io::Error::new(e.kind(), format!("entering a network namespace: {e}"))),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use simple_dns::rdata::{A, AAAA, OPT, PTR, RData};
 use simple_dns::{
-    CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
+    CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 
 /// Bytes of a header.
@@ -92,7 +92,7 @@ pub(super) fn read(bytes: &[u8], transport: Transport) -> Read<'_> {
 
 /// A header alone.
 fn bare(header: &[u8; HEADER], code: RCODE) -> Vec<u8> {
-    let mut reply = vec![header[0], header[1], 0x80 | header[2] & 0x79, 0x80 | u16::from(code) as u8 & 0x0f];
+    let mut reply = vec![header[0], header[1], 0x80 | (header[2] & 0x79), 0x80 | (code as u8 & 0x0f)];
     reply.resize(HEADER, 0);
     reply
 }
@@ -127,7 +127,7 @@ fn reversed(name: &str) -> Option<IpAddr> {
     for octet in &mut octets {
         for _ in 0..2 {
             let digit = parts.next().filter(|p| p.len() == 1 && *p != "+")?;
-            *octet = *octet << 4 | u8::from_str_radix(digit, 16).ok()?;
+            *octet = (*octet << 4) | u8::from_str_radix(digit, 16).ok()?;
         }
     }
     parts.next().is_none().then(|| IpAddr::from(octets))
@@ -151,7 +151,6 @@ impl Query<'_> {
 
     fn reply(&self, code: RCODE) -> Packet<'_> {
         let mut reply = Packet::new_reply(self.packet.id());
-        *reply.opcode_mut() = OPCODE::StandardQuery;
         *reply.rcode_mut() = code;
         reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
         for kept in [PacketFlag::RECURSION_DESIRED, PacketFlag::CHECKING_DISABLED] {
@@ -224,7 +223,7 @@ impl Query<'_> {
             let (name, rest) = wire_name(&reply[HEADER..])?;
             let kind = [u16::from(self.question.qtype), u16::from(self.question.qclass)];
             let kind: Vec<u8> = kind.iter().flat_map(|n| n.to_be_bytes()).collect();
-            if rest.get(..4)? != kind || !self.question.qname.as_bytes().eq_ci(&name) {
+            if rest.get(..4)? != kind || !same_labels(self.question.qname.as_bytes(), &name) {
                 return None;
             }
         } else if code == 0 || header[4..6] != [0, 0] {
@@ -262,15 +261,9 @@ fn wire_name(mut bytes: &[u8]) -> Option<(Vec<&[u8]>, &[u8])> {
     }
 }
 
-trait SameLabels {
-    fn eq_ci(self, other: &[&[u8]]) -> bool;
-}
-
-impl<'a, I: Iterator<Item = &'a [u8]>> SameLabels for I {
-    fn eq_ci(mut self, other: &[&[u8]]) -> bool {
-        other.iter().all(|label| self.next().is_some_and(|own| own.eq_ignore_ascii_case(label)))
-            && self.next().is_none()
-    }
+fn same_labels<'a>(mut own: impl Iterator<Item = &'a [u8]>, other: &[&[u8]]) -> bool {
+    other.iter().all(|label| own.next().is_some_and(|own| own.eq_ignore_ascii_case(label)))
+        && own.next().is_none()
 }
 
 /// A question as an upstream server gets it: as it came, under an ID that nobody can foretell.

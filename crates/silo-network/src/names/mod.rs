@@ -16,7 +16,7 @@ mod server;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +41,15 @@ pub struct Names {
 #[derive(Debug, Default)]
 struct State {
     reactor: Option<Reactor>,
-    servers: HashMap<String, (Arc<Container>, AbortHandle)>,
+    servers: HashMap<String, Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    container: Arc<Container>,
+    /// Device and inode of its namespace.
+    place: (u64, u64),
+    task: AbortHandle,
 }
 
 /// The threads: started with the first server, ended with the last handle.
@@ -88,8 +96,8 @@ impl Names {
         self.shared.directory.write().unwrap_or_else(PoisonError::into_inner).forget(endpoint_id);
     }
 
-    /// Serves a container in its network namespace, in place of a server that it had; returns what its `resolv.conf` names.
-    /// The namespace lives at least until [`Names::stop`].
+    /// Serves a container in its network namespace; returns what its `resolv.conf` names. A server that it has there goes on
+    /// with the new view. The namespace lives at least until [`Names::stop`].
     pub fn serve(
         &self,
         container_id: &str,
@@ -98,48 +106,50 @@ impl Names {
         view: View,
     ) -> Result<IpAddr, NetworkError> {
         let failed = || kernel(format!("starting the name server of {container_id}"));
+        let place = rustix::fs::fstat(namespace).map_err(io::Error::from).map_err(failed())?;
+        let place = (place.st_dev, place.st_ino);
+        if let Some(server) = self.state().servers.get(container_id)
+            && server.place == place
+            && !server.task.is_finished()
+        {
+            server.container.set_view(view);
+            return Ok(server::address(form).into());
+        }
         self.stop(container_id);
         let namespace = Arc::new(namespace.try_clone_to_owned().map_err(failed())?);
         let (handle, inside) = {
             let mut state = self.state();
-            let reactor = match &state.reactor {
+            let reactor = match state.reactor.take() {
                 Some(reactor) => reactor,
-                None => {
-                    let started = Reactor::start().map_err(failed())?;
-                    state.reactor.insert(started)
-                }
+                None => Reactor::start().map_err(failed())?,
             };
+            let reactor = state.reactor.insert(reactor);
             (reactor.handle.clone(), reactor.inside.clone())
         };
         let sockets = inside.run(&namespace, move || server::open(form)).map_err(failed())?;
         let namespace = match form {
             ResolverForm::Loopback => Some(namespace),
-            ResolverForm::Link(_) => None,
+            ResolverForm::Link => None,
         };
         let way = forward::Way { namespace, inside };
         let container = Arc::new(Container::new(self.shared.clone(), view, way));
-        let task = handle.spawn(server::serve(container.clone(), sockets));
-        self.state().servers.insert(container_id.to_owned(), (container, task.abort_handle()));
+        let task = handle.spawn(server::serve(container.clone(), sockets)).abort_handle();
+        self.state().servers.insert(container_id.to_owned(), Server { container, place, task });
         Ok(server::address(form).into())
     }
 
     /// What a container may ask for has changed. Without a server of its own: nothing.
     pub fn set_view(&self, container_id: &str, view: View) {
-        if let Some((container, _)) = self.state().servers.get(container_id) {
-            *container.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+        if let Some(server) = self.state().servers.get(container_id) {
+            server.container.set_view(view);
         }
     }
 
     /// Ends a container's server. None: nothing.
     pub fn stop(&self, container_id: &str) {
-        if let Some((_, task)) = self.state().servers.remove(container_id) {
-            task.abort();
+        if let Some(server) = self.state().servers.remove(container_id) {
+            server.task.abort();
         }
-    }
-
-    /// What `resolv.conf` of a container with such a server names, which is known before it is started.
-    pub fn address(form: ResolverForm) -> Ipv4Addr {
-        server::address(form)
     }
 }
 

@@ -1,16 +1,17 @@
 //! The words: who has which names on which network, and what one container may ask for.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// Where a container's server listens: stated by the isolation, served here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolverForm {
     /// On 127.0.0.11 of the namespace that the container's programs are in.
     Loopback,
-    /// On this link-local address: the container's programs are behind the namespace, which has the address on the link to
-    /// them and no way out of its own; upstream servers are asked from the host.
-    Link(Ipv4Addr),
+    /// On a link-local address of the namespace's loopback: the container's programs are behind the namespace, and whoever
+    /// carries the adapter on to them takes the address along. The namespace has no way out of its own: upstream servers
+    /// are asked from the host.
+    Link,
 }
 
 /// An adapter's names, as others of its network find it.

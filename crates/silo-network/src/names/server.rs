@@ -8,6 +8,8 @@ use std::sync::{Arc, RwLock, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use silo_sys::links;
+use silo_sys::netlink::Socket;
 use simple_dns::RCODE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,7 +25,11 @@ use super::redirect;
 
 /// dockerd's address.
 const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// Link-local (RFC 3927): routed by nobody.
+const LINK: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 const PORT: u16 = 53;
+/// The first interface of every network namespace.
+const LO: u32 = 1;
 /// Questions of one container that are asked upstream at once, each a task and up to three sockets.
 const FORWARDED: usize = 128;
 /// Of all containers.
@@ -49,7 +55,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) shared: Arc<Shared>,
-    pub(super) view: RwLock<View>,
+    view: RwLock<View>,
     way: Way,
     forwarded: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -71,7 +77,7 @@ thread_local! {
 pub(super) fn address(form: ResolverForm) -> Ipv4Addr {
     match form {
         ResolverForm::Loopback => LOOPBACK,
-        ResolverForm::Link(address) => address,
+        ResolverForm::Link => LINK,
     }
 }
 
@@ -94,18 +100,18 @@ pub(super) fn open(form: ResolverForm) -> io::Result<Sockets> {
             }
             Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
         }
-        ResolverForm::Link(address) => Ok(Sockets {
-            udp: socket(SocketType::DGRAM, address, PORT)?,
-            tcp: socket(SocketType::STREAM, address, PORT)?,
-        }),
+        // Nobody else listens in that namespace.
+        ResolverForm::Link => {
+            Socket::open()?.change(links::add_address(LO, LINK.into(), 32))?;
+            let (udp, tcp) = (socket(SocketType::DGRAM, LINK, PORT)?, socket(SocketType::STREAM, LINK, PORT)?);
+            Ok(Sockets { udp, tcp })
+        }
     }
 }
 
 fn socket(kind: SocketType, address: Ipv4Addr, port: u16) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, kind, flags, None)?;
-    // A link's address comes when the link does.
-    sockopt::set_ip_freebind(&socket, true)?;
     if kind == SocketType::STREAM {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
@@ -125,6 +131,10 @@ impl Container {
             forwarded: Arc::new(Semaphore::new(FORWARDED)),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
         }
+    }
+
+    pub(super) fn set_view(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
     fn decide(&self, bytes: &[u8], transport: Transport) -> Verdict {
