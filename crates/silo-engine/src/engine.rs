@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     /// Adapters of ended runs that are still being taken away.
     pub(crate) leaving: watch::Sender<u32>,
+    /// Whose they are.
+    pub(crate) leaving_entries: Mutex<Vec<Arc<Entry>>>,
     pub(crate) spares: Spares,
     pub(crate) build_cache: BuildCache,
     registry: RwLock<Registry>,
@@ -212,6 +214,7 @@ impl Engine {
                 volumes,
                 execs: Execs::default(),
                 leaving: watch::Sender::new(0),
+                leaving_entries: Mutex::default(),
                 registry: RwLock::default(),
             }),
         }

@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::json;
 use silo_engine::Engine;
-use silo_engine::network::{NetworkSpec, PoolSpec};
+use silo_engine::network::{Driver, NetworkSpec, PoolSpec};
 
 use crate::error::{Answer, ApiError};
 use crate::params;
@@ -89,7 +89,7 @@ fn spec(create: Create) -> Answer<NetworkSpec> {
         "" | "default" => "bridge",
         other => other,
     };
-    let driver = driver.parse().map_err(|e: silo_engine::network::NetworkError| ApiError::not_found(e.to_string()))?;
+    let driver: Driver = driver.parse::<Driver>().map_err(|e| ApiError::not_found(e.to_string()))?;
     let some = |text: String| Some(text).filter(|t| !t.is_empty());
     Ok(NetworkSpec {
         name: create.name,

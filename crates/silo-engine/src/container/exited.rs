@@ -75,11 +75,9 @@ impl Engine {
             self.unpublish(&entry.id).await;
         }
         if !record.adapters.is_empty() {
-            self.stop_names(&entry.id);
-            self.forget_names(&record.adapters);
             // They go with their namespace, that is with the shim, and the kernel does that in its own time. To order it
             // would hold the kernel's network lock for tens of milliseconds, for which the next start would wait.
-            *lock(&entry.leaving) = record.adapters.clone();
+            self.begin_leaving(entry, &record.adapters);
             let (engine, entry) = (self.clone(), entry.clone());
             engine.inner.leaving.send_modify(|count| *count += 1);
             tokio::spawn(async move {

@@ -91,6 +91,7 @@ impl Engine {
 
     async fn start_steps(&self, entry: &Arc<Entry>) -> Result<()> {
         let _files = entry.files_turn().await?;
+        self.name_networks(entry);
         let _starting = self.inner.spares.starting();
         let begun = match self.begin_with_spare(entry).await {
             Some(begun) => begun,

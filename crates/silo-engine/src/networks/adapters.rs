@@ -1,8 +1,11 @@
 //! `silo adapter ls` and `set`: a container's adapters with their limits and counters.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use silo_network::{AdapterRecord, Bandwidth, Counters, NetworkRecord};
 
 use super::bandwidth::{self, MAX_EGRESS, MAX_INGRESS};
+use super::join::namespace_of;
 use super::network_error;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
@@ -36,6 +39,8 @@ impl Engine {
     pub async fn adapters(&self, container: &str) -> Result<Vec<AdapterState>> {
         let (engine, record) = (self.clone(), self.find(container)?.record());
         blocking(move || {
+            let namespace = namespace(&record);
+            let inside = || namespace.as_ref().map(AsFd::as_fd);
             let mut list = Vec::new();
             for endpoint in record.spec.networks.iter().filter(|_| record.spec.network.has_adapters()) {
                 let adapter = record.adapter_of(endpoint).cloned();
@@ -44,7 +49,7 @@ impl Engine {
                     None => engine.limits(&record, endpoint)?,
                 };
                 let counters = match &adapter {
-                    Some(adapter) => engine.inner.networks.counters(adapter).map_err(network_error)?,
+                    Some(adapter) => engine.inner.networks.counters(adapter, inside()).map_err(network_error)?,
                     None => Counters::default(),
                 };
                 list.push(AdapterState { endpoint: endpoint.clone(), adapter, limits, counters });
@@ -93,11 +98,13 @@ impl Engine {
         }
         let (engine, mut after) = (self.clone(), record.clone());
         let adapters = blocking(move || {
+            let namespace = namespace(&after);
+            let inside = || namespace.as_ref().map(AsFd::as_fd);
             for name in &names {
                 let Some(endpoint) = after.spec.networks.iter().find(|e| e.network == *name) else { continue };
                 let limits = engine.limits(&after, endpoint)?;
                 if let Some(adapter) = after.adapters.iter_mut().find(|a| a.network == *name) {
-                    engine.inner.networks.set_bandwidth(adapter, limits).map_err(network_error)?;
+                    engine.inner.networks.set_bandwidth(adapter, inside(), limits).map_err(network_error)?;
                     adapter.limits = limits;
                 }
             }
@@ -123,6 +130,11 @@ impl Engine {
             EngineError::not_found(format!("container {} has no adapter {adapter}", record.name))
         })
     }
+}
+
+/// Where its adapters are, while it runs.
+fn namespace(record: &ContainerRecord) -> Option<OwnedFd> {
+    if record.adapters.is_empty() { None } else { namespace_of(record.state.pid).ok() }
 }
 
 fn is_called(record: &ContainerRecord, endpoint: &NetworkEndpoint, name: &str) -> bool {

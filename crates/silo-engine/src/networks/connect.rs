@@ -61,7 +61,8 @@ impl Engine {
             record.adapters.push(attached.adapter);
             let settled = engine.settle_networks(&record, &attached.namespace);
             if let Err(e) = settled {
-                engine.leave_networks(&record.id, &record.adapters[before.adapters.len()..]);
+                let new = &record.adapters[before.adapters.len()..];
+                engine.leave_networks_in(&record.id, new, Some(&attached.namespace));
                 if let Err(e) = engine.settle_networks(&before, &attached.namespace) {
                     tracing::warn!("container {}: its networks as they were: {e}", before.id);
                 }
@@ -118,7 +119,7 @@ impl Engine {
         let record = entry.record();
         let found = self.find_network(network);
         let name = found.as_ref().map_or(network, |n| n.name.as_str()).to_owned();
-        if !record.state.status.is_running() || (found.is_err() && force) {
+        let network = if !record.state.status.is_running() || (found.is_err() && force) {
             if !record.spec.networks.iter().any(|e| e.network == name) {
                 return Err(EngineError::internal(format!(
                     "container {} is not connected to the network {name}",
@@ -126,16 +127,18 @@ impl Engine {
                 )));
             }
             self.change(&entry, |r| r.spec.networks.retain(|e| e.network != name))?;
+            found.ok()
         } else {
-            let network = found.clone()?;
+            let network = found?;
             if network.name == "host" {
                 return Err(EngineError::invalid(
                     "container cannot be disconnected from host network or connected to host network",
                 ));
             }
             self.disconnect_running(&entry, &network).await?;
-        }
-        if let Ok(network) = found {
+            Some(network)
+        };
+        if let Some(network) = network {
             self.network_event(&network, "disconnect", Some(&entry.id.0));
         }
         Ok(())
@@ -159,7 +162,7 @@ impl Engine {
         let (engine, after) = (self.clone(), record.clone());
         blocking(move || {
             let namespace = join::namespace_of(after.state.pid)?;
-            engine.leave_networks(&after.id, &[adapter]);
+            engine.leave_networks_in(&after.id, &[adapter], Some(&namespace));
             if let Err(e) = engine.settle_networks(&after, &namespace) {
                 tracing::warn!("container {}: after it left a network: {e}", after.id);
             }

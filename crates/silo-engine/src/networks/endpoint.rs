@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use silo_network::{AttachOptions, NetworkRecord};
 
 use super::bandwidth;
-use crate::engine::Engine;
+use crate::engine::{Engine, Entry};
 use crate::error::{EngineError, Result};
 use crate::record::ContainerRecord;
 use crate::spec::{ContainerSpec, NetworkEndpoint, NetworkMode};
@@ -44,6 +44,23 @@ impl Engine {
         }
         spec.networks = list;
         bandwidth::check(&spec.config.labels, "label")
+    }
+
+    /// Before a start: networks that were not there when the container was created are named as they are named.
+    pub(crate) fn name_networks(&self, entry: &Entry) {
+        let mut networks = entry.with(|r| r.spec.networks.clone());
+        let mut changed = false;
+        for endpoint in networks.iter_mut().filter(|e| e.network_id.is_empty()) {
+            if let Ok(network) = self.find_network(&endpoint.network)
+                && network.name != endpoint.network
+            {
+                endpoint.network = network.name;
+                changed = true;
+            }
+        }
+        if changed {
+            self.note(entry, |r| r.spec.networks = networks);
+        }
     }
 
     /// What an attach is to do for an endpoint.

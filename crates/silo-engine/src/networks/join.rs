@@ -52,7 +52,8 @@ impl Engine {
     }
 
     fn join_each(&self, record: &ContainerRecord, made: Option<OwnedFd>) -> Result<Joined> {
-        let endpoints = &record.spec.networks;
+        // `none` is where there is no adapter.
+        let endpoints: Vec<_> = record.spec.networks.iter().filter(|e| e.network != "none").collect();
         may_have(record, endpoints.len())?;
         let mut joined = Joined { namespace: made, ..Default::default() };
         if endpoints.is_empty() && joined.namespace.is_none() {
@@ -131,9 +132,19 @@ impl Engine {
 
     /// Gives adapters back; their namespace goes with the last process in it.
     pub(crate) fn leave_networks(&self, id: &ContainerId, adapters: &[AdapterRecord]) {
+        self.leave_networks_in(id, adapters, None);
+    }
+
+    /// The same in a namespace that stays.
+    pub(super) fn leave_networks_in(
+        &self,
+        id: &ContainerId,
+        adapters: &[AdapterRecord],
+        namespace: Option<&OwnedFd>,
+    ) {
         self.forget_names(adapters);
         for adapter in adapters {
-            if let Err(e) = self.inner.networks.detach(adapter) {
+            if let Err(e) = self.inner.networks.detach(adapter, namespace.map(AsFd::as_fd)) {
                 tracing::warn!("network: {e}");
             }
             self.inner.book.left(&adapter.network_id, &id.0);
@@ -145,6 +156,29 @@ impl Engine {
         let mut leaving = lock(&entry.leaving);
         let adapters = std::mem::take(&mut *leaving);
         self.leave_networks(&entry.id, &adapters);
+        lock(&self.inner.leaving_entries).retain(|e| e.id != entry.id);
+    }
+
+    /// A run has ended, its adapters are to be taken away: who asks for a network meanwhile does not wait for that.
+    pub(crate) fn begin_leaving(&self, entry: &std::sync::Arc<Entry>, adapters: &[AdapterRecord]) {
+        self.stop_names(&entry.id);
+        self.forget_names(adapters);
+        for adapter in adapters {
+            self.inner.book.left(&adapter.network_id, &entry.id.0);
+        }
+        *lock(&entry.leaving) = adapters.to_vec();
+        lock(&self.inner.leaving_entries).push(entry.clone());
+    }
+
+    /// Takes away at once what ended runs have left on a network.
+    pub(super) fn finish_leaving_network(&self, network: &str) {
+        let entries = lock(&self.inner.leaving_entries).clone();
+        for entry in entries {
+            let there = lock(&entry.leaving).iter().any(|a| a.network_id == network);
+            if there {
+                self.finish_leaving(&entry);
+            }
+        }
     }
 }
 

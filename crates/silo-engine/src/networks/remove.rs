@@ -52,6 +52,7 @@ impl Engine {
                 return Err(super::no_such(&network.id));
             }
         }
+        self.finish_leaving_network(&network.id);
         // What a crash leaves between the two is a network of the host's that the next start takes away.
         let removed = self.inner.db.delete(Table::Networks, &network.id).and_then(|()| {
             self.inner.networks.remove(network).map_err(network_error).map_err(|e| EngineError {
