@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 use silo_engine::Engine;
 
 use crate::error::ApiError;
-use crate::{build, containers as c, exec, images, networks as n, registries, registry, system, volumes};
+use crate::{build, containers as c, exec, images, networks as n, registries, registry, swarm, system, volumes};
 
 /// Method and path of every route, versions stripped.
 pub(crate) fn router(engine: Engine) -> Router {
@@ -69,6 +69,15 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/build/prune", post(build::prune))
         .route("/build/cancel", post(build::cancel))
         .route("/session", post(system::no_build))
+        .route("/swarm", get(swarm::no_manager))
+        .route("/swarm/init", post(swarm::unsupported))
+        .route("/swarm/join", post(swarm::unsupported))
+        .route("/swarm/leave", post(swarm::leave))
+        .route("/nodes", get(swarm::no_manager))
+        .route("/services", get(swarm::no_manager))
+        .route("/tasks", get(swarm::no_manager))
+        .route("/secrets", get(swarm::no_manager))
+        .route("/configs", get(swarm::no_manager))
         .route("/silo/registry", get(registry::get))
         .route("/silo/down", post(system::down))
         .route(
