@@ -163,8 +163,12 @@ impl Random {
 pub fn probe(source: &str, dir: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes").join(source);
     let program = dir.join("probe.exe");
-    let built =
-        Command::new("x86_64-w64-mingw32-gcc").args(["-O1", "-o"]).arg(&program).arg(&source).arg("-lws2_32").output();
+    let built = Command::new("x86_64-w64-mingw32-gcc")
+        .args(["-O1", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .arg("-lws2_32")
+        .output();
     let built = built.expect("gcc-mingw-w64-x86-64 is installed by `cargo xtask test`");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     program

@@ -24,7 +24,10 @@ impl<'a> Project<'a> {
 
     fn run(&self, arguments: &[&str]) -> Said {
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", LIMIT, "docker-compose", "--no-ansi"]).args(arguments).current_dir(&self.dir);
+        command
+            .args(["-s", "KILL", LIMIT, "docker-compose", "--no-ansi"])
+            .args(arguments)
+            .current_dir(&self.dir);
         command.env("DOCKER_HOST", self.daemon.host()).env("COMPOSE_API_VERSION", "1.41");
         command.env("DOCKER_CONFIG", self.daemon.path("docker")).stdin(Stdio::null());
         command.output().unwrap().into()
@@ -44,7 +47,8 @@ fn the_shared_suite_passes() {
         eprintln!("SKIPPED: compose's suite is not at {}", suite.display());
         return;
     }
-    if !only_under("process", "its port is a fixed one, and its times are a container's of the host's kernel") {
+    if !only_under("process", "its port is a fixed one, and its times are a container's of the host's kernel")
+    {
         return;
     }
     let d = Daemon::start();
@@ -148,14 +152,12 @@ services:
     );
     let p = Project::new(&d, "mixed", &file);
     p.ok(&["up", "-d"]);
-    let linux = d.ok(&[
-        "inspect", "-f", "{{.NetworkSettings.Networks.mixed_default.IPAddress}}", "mixed_linux_1",
-    ]);
+    let linux =
+        d.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.mixed_default.IPAddress}}", "mixed_linux_1"]);
     d.await_line(&["logs", "-f", "mixed_windows_1"], &linux);
     let found = p.ok(&["exec", "-T", "linux", "nslookup", "windows"]);
-    let windows = d.ok(&[
-        "inspect", "-f", "{{.NetworkSettings.Networks.mixed_default.IPAddress}}", "mixed_windows_1",
-    ]);
+    let windows =
+        d.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.mixed_default.IPAddress}}", "mixed_windows_1"]);
     assert!(found.contains(&windows), "{found}");
     p.ok(&["down", "-v", "-t", "0"]);
 }

@@ -97,7 +97,8 @@ fn names_come_and_go_with_networks_and_outlive_the_daemon() {
     run(&d, "alone", "inner", &[]);
     // Nobody outside of an internal network is asked, be it through the host.
     assert_eq!(found(&d, "alone", "example.com"), "failed");
-    let many = "in this version a container with a kernel of its own is on the network that it was started with";
+    let many =
+        "in this version a container with a kernel of its own is on the network that it was started with";
     if only_under("process", many) {
         d.ok(&["network", "connect", "--alias", "tmp", "back", "client"]);
         assert_eq!(found(&d, "client", "store"), address(&d, "db", "back"));

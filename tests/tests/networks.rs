@@ -13,8 +13,19 @@ fn shown(d: &Daemon, name: &str, template: &str) -> String {
 fn a_network_is_made_shown_and_removed() {
     let d = Daemon::start();
     let id = d.ok(&[
-        "network", "create", "--subnet", "10.231.0.0/16", "--ip-range", "10.231.5.0/24", "--gateway", "10.231.5.254",
-        "--aux-address", "a=10.231.1.5", "--label", "tier=back", "back",
+        "network",
+        "create",
+        "--subnet",
+        "10.231.0.0/16",
+        "--ip-range",
+        "10.231.5.0/24",
+        "--gateway",
+        "10.231.5.254",
+        "--aux-address",
+        "a=10.231.1.5",
+        "--label",
+        "tier=back",
+        "back",
     ]);
     assert_eq!(id.len(), 64, "{id}");
     let template = "{{.Name}} {{.Driver}} {{.Scope}} {{json .IPAM.Config}} {{json .Labels}}";
@@ -27,7 +38,10 @@ fn a_network_is_made_shown_and_removed() {
         let names = d.ok(&["network", "ls", "--filter", filter, "--format", "{{.Name}}"]);
         assert!(names.lines().any(|n| n == "back"), "{filter}: {names}");
     }
-    assert_eq!(d.ok(&["network", "ls", "--filter", "type=builtin", "--format", "{{.Name}}"]), "bridge\nhost\nnone");
+    assert_eq!(
+        d.ok(&["network", "ls", "--filter", "type=builtin", "--format", "{{.Name}}"]),
+        "bridge\nhost\nnone"
+    );
     d.fails(&["network", "create", "back"], "network with name back already exists");
     d.fails(&["network", "create", "bridge"], "operation is not permitted on predefined bridge network");
     d.fails(&["network", "create", "-d", "host", "x"], "only one instance of \"host\" network is allowed");
@@ -46,15 +60,25 @@ fn a_container_is_on_the_network_it_asks_for() {
     let d = Daemon::start();
     d.ok(&["network", "create", "--subnet", "10.232.0.0/24", "front"]);
     d.ok(&[
-        "run", "-d", "--name", "web", "--network", "front", "--ip", "10.232.0.10", "--mac-address",
-        "02:42:0a:e8:00:0a", "--network-alias", "www", IMAGE, "sleep", "1000",
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "front",
+        "--ip",
+        "10.232.0.10",
+        "--mac-address",
+        "02:42:0a:e8:00:0a",
+        "--network-alias",
+        "www",
+        IMAGE,
+        "sleep",
+        "1000",
     ]);
     let endpoint = "{{with .NetworkSettings.Networks.front}}{{.IPAddress}} {{.IPPrefixLen}} {{.Gateway}} {{.MacAddress}} \
                     {{.Aliases}} {{.IPAMConfig.IPv4Address}}{{end}}";
-    assert_eq!(
-        shown(&d, "web", endpoint),
-        "10.232.0.10 24 10.232.0.1 02:42:0a:e8:00:0a [www] 10.232.0.10"
-    );
+    assert_eq!(shown(&d, "web", endpoint), "10.232.0.10 24 10.232.0.1 02:42:0a:e8:00:0a [www] 10.232.0.10");
     // Of the default network there is nothing.
     assert_eq!(shown(&d, "web", "{{.NetworkSettings.IPAddress}}"), "");
     let id = shown(&d, "web", "{{.Id}}");
@@ -63,9 +87,18 @@ fn a_container_is_on_the_network_it_asks_for() {
     let inside = d.ok(&["exec", "web", "sh", "-c", "ip -4 addr show eth0; ip route; cat /etc/hosts"]);
     assert!(inside.contains("10.232.0.10/24") && inside.contains("default via 10.232.0.1"), "{inside}");
     assert!(inside.contains(&format!("10.232.0.10\t{}", &id[..12])), "{inside}");
-    let users = d.ok(&["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}", "front"]);
+    let users = d.ok(&[
+        "network",
+        "inspect",
+        "-f",
+        "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}",
+        "front",
+    ]);
     assert_eq!(users, "web 10.232.0.10/24");
-    assert_eq!(d.ok(&["ps", "--filter", "network=front", "--format", "{{.Names}} {{.Networks}}"]), "web front");
+    assert_eq!(
+        d.ok(&["ps", "--filter", "network=front", "--format", "{{.Names}} {{.Networks}}"]),
+        "web front"
+    );
     d.fails(&["network", "rm", "front"], "network front has active endpoints (name:\"web\" id:\"");
     d.ok(&["run", "--rm", "--network", "front", IMAGE, "ping", "-c", "1", "-W", "2", "10.232.0.10"]);
     // A container that does not run holds no network.
@@ -93,11 +126,17 @@ fn what_an_endpoint_cannot_have_is_refused_in_dockerds_words() {
         &["--network", "chosen", "--ip", "10.9.9.9"],
         "user specified IP address is supported only when connecting to networks with user configured subnets",
     );
-    run(&["--network", "given", "--ip", "10.9.9.9"], "no configured subnet or ip-range contain the IP address 10.9.9.9");
+    run(
+        &["--network", "given", "--ip", "10.9.9.9"],
+        "no configured subnet or ip-range contain the IP address 10.9.9.9",
+    );
     run(&["--network-alias", "x"], "network-scoped alias");
     run(&["--network", "given", "--mac-address", "nonsense"], "nonsense");
     run(&["--network", "given", "--network", "none"], "container cannot be connected to");
-    run(&["--network", "given", "--label", "dev.silo.max-egress=fast"], "label dev.silo.max-egress: \"fast\" is no bandwidth");
+    run(
+        &["--network", "given", "--label", "dev.silo.max-egress=fast"],
+        "label dev.silo.max-egress: \"fast\" is no bandwidth",
+    );
 }
 
 #[test]
@@ -136,10 +175,21 @@ fn a_running_container_is_connected_and_disconnected() {
     assert_eq!(networks.trim(), "apart one two");
     assert!(route().contains("via 10.234.1.1"), "{}", route());
     let events = d.ok(&[
-        "events", "--since", "1h", "--until", &silo_tests::now(), "--filter", "type=network", "--format",
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        &silo_tests::now(),
+        "--filter",
+        "type=network",
+        "--format",
         "{{.Action}} {{.Actor.Attributes.name}}",
     ]);
-    assert!(events.contains("create one\n") && events.contains("connect one\ndisconnect one\n") || events.contains("disconnect one"), "{events}");
+    assert!(
+        events.contains("create one\n") && events.contains("connect one\ndisconnect one\n")
+            || events.contains("disconnect one"),
+        "{events}"
+    );
     d.ok(&["rm", "-f", "web"]);
     assert_eq!(d.ok(&["network", "prune", "-f"]), "Deleted Networks:\napart\none\ntwo");
 }
@@ -161,7 +211,19 @@ fn a_stopped_container_is_connected_for_its_next_start() {
 fn containers_of_one_network_find_each_other_by_name() {
     let d = Daemon::start();
     d.ok(&["network", "create", "mine"]);
-    d.ok(&["run", "-d", "--name", "web", "--network", "mine", "--network-alias", "www", IMAGE, "sleep", "1000"]);
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "mine",
+        "--network-alias",
+        "www",
+        IMAGE,
+        "sleep",
+        "1000",
+    ]);
     let look = |name: &str| d.docker(&["run", "--rm", "--network", "mine", IMAGE, "nslookup", name]);
     let address = shown(&d, "web", "{{.NetworkSettings.Networks.mine.IPAddress}}");
     let id = shown(&d, "web", "{{.Id}}");
@@ -171,9 +233,11 @@ fn containers_of_one_network_find_each_other_by_name() {
     }
     d.ok(&["rename", "web", "store"]);
     assert!(look("store").out.contains(&address) && !look("web").out.contains(&address));
-    let linked = d.ok(&["run", "--rm", "--network", "mine", "--link", "store:shop", IMAGE, "nslookup", "shop"]);
+    let linked =
+        d.ok(&["run", "--rm", "--network", "mine", "--link", "store:shop", IMAGE, "nslookup", "shop"]);
     assert!(linked.contains(&address), "{linked}");
-    let resolv = d.ok(&["run", "--rm", "--network", "mine", "--dns-search", "lan", IMAGE, "cat", "/etc/resolv.conf"]);
+    let resolv =
+        d.ok(&["run", "--rm", "--network", "mine", "--dns-search", "lan", IMAGE, "cat", "/etc/resolv.conf"]);
     assert!(resolv.contains("nameserver 127.0.0.11\nsearch lan\n") && resolv.contains("ndots:0"), "{resolv}");
     d.ok(&["rm", "-f", "store"]);
     assert!(!look("store").out.contains(&address));
@@ -202,9 +266,21 @@ fn adapters_are_listed_limited_added_and_removed() {
     assert!(refused.code != 0 && refused.err.contains("\"fast\" is no bandwidth"), "{refused:?}");
     let refused = d.silo(&["adapter", "set", "web", "eth7", "--max-egress", "1Mbps"]);
     assert!(refused.err.contains("container web has no adapter eth7"), "{refused:?}");
-    d.ok(&["create", "--name", "labelled", "--label", "dev.silo.max-ingress=1Mbps", "--network", "slow", IMAGE]);
+    d.ok(&[
+        "create",
+        "--name",
+        "labelled",
+        "--label",
+        "dev.silo.max-ingress=1Mbps",
+        "--network",
+        "slow",
+        IMAGE,
+    ]);
     let of_label = silo(&["adapter", "ls", "labelled"]);
-    assert!(of_label.contains("1Mbps") && of_label.contains("50Mbps") && of_label.contains("down"), "{of_label}");
+    assert!(
+        of_label.contains("1Mbps") && of_label.contains("50Mbps") && of_label.contains("down"),
+        "{of_label}"
+    );
     silo(&["adapter", "add", "labelled", "--network", "bridge", "--max-egress", "3Mbps"]);
     assert!(silo(&["adapter", "ls", "labelled"]).contains("3Mbps"));
     silo(&["adapter", "rm", "labelled", "bridge"]);
@@ -229,6 +305,9 @@ fn everything_of_the_networks_goes_down_and_comes_back() {
     d.again();
     assert!(there(&bridge) && there(d.bridge()));
     d.ok(&["run", "--rm", "--network", "mine", IMAGE, "true"]);
-    assert_eq!(d.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "mine"]), "10.236.0.0/24");
+    assert_eq!(
+        d.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", "mine"]),
+        "10.236.0.0/24"
+    );
     d.ok(&["rm", "-f", "web"]);
 }

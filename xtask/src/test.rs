@@ -34,8 +34,18 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
 
 /// Files of end-to-end tests that hold under both isolations, from one list; the others are about one of them, or about
 /// what no isolation has to do with (`docs/isolation.md`).
-const UNDER_BOTH: &[&str] =
-    &["run", "options", "lifecycle", "terminal", "windows", "registry", "identity", "windows_bases", "names", "networks"];
+const UNDER_BOTH: &[&str] = &[
+    "run",
+    "options",
+    "lifecycle",
+    "terminal",
+    "windows",
+    "registry",
+    "identity",
+    "windows_bases",
+    "names",
+    "networks",
+];
 
 /// Campaigns: name, rounds if none are asked for, file and name of the test that has fewer of them.
 const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[

@@ -7,7 +7,9 @@ use axum::routing::{delete, get, post};
 use silo_engine::Engine;
 
 use crate::error::ApiError;
-use crate::{build, containers as c, exec, images, networks as n, registries, registry, swarm, system, volumes};
+use crate::{
+    build, containers as c, exec, images, networks as n, registries, registry, swarm, system, volumes,
+};
 
 /// Method and path of every route, versions stripped.
 pub(crate) fn router(engine: Engine) -> Router {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use silo_engine::{Engine, Event};
 
-use crate::error::{Answer, ApiError};
 use crate::build::Client;
+use crate::error::{Answer, ApiError};
 use crate::params::Params;
 use crate::version::ApiVersion;
 use crate::{containers, images, volumes};
@@ -153,7 +153,8 @@ pub(crate) async fn events(State(engine): State<Engine>, query: Params) -> Answe
 
 pub(crate) async fn disk_usage(
     State(engine): State<Engine>,
-    Extension(version): Extension<ApiVersion>) -> Answer {
+    Extension(version): Extension<ApiVersion>,
+) -> Answer {
     let usage = engine.disk_usage().await?;
     let counts = engine.image_containers();
     let images: Vec<Value> = engine

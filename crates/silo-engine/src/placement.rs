@@ -42,25 +42,21 @@ pub(crate) enum Kernel {
 /// The facts of an isolation.
 pub(crate) fn facts(isolation: Isolation) -> Facts {
     match isolation {
-        Isolation::Process => {
-            Facts {
-                adapter: AdapterForm::Veth,
-                adapters: Adapters::Many,
-                resolver: ResolverForm::Loopback,
-                identity: Identity::Hosts,
-                kernel: Kernel::Shared,
-            }
-        }
+        Isolation::Process => Facts {
+            adapter: AdapterForm::Veth,
+            adapters: Adapters::Many,
+            resolver: ResolverForm::Loopback,
+            identity: Identity::Hosts,
+            kernel: Kernel::Shared,
+        },
         // Its driver carries the adapter on.
-        Isolation::Hyperv => {
-            Facts {
-                adapter: AdapterForm::Veth,
-                adapters: Adapters::One,
-                resolver: ResolverForm::Link,
-                identity: Identity::Own,
-                kernel: Kernel::Own,
-            }
-        }
+        Isolation::Hyperv => Facts {
+            adapter: AdapterForm::Veth,
+            adapters: Adapters::One,
+            resolver: ResolverForm::Link,
+            identity: Identity::Own,
+            kernel: Kernel::Own,
+        },
     }
 }
 

@@ -383,7 +383,10 @@ mod tests {
         };
         let spec = read(r#"{"network": "Bridge", "endpoint": {"mac": "02:42:ac:11:00:02", "ipv4": ""}}"#);
         assert_eq!(spec.networks.len(), 1);
-        assert_eq!((spec.networks[0].network.as_str(), spec.networks[0].mac.as_str()), ("bridge", "02:42:ac:11:00:02"));
+        assert_eq!(
+            (spec.networks[0].network.as_str(), spec.networks[0].mac.as_str()),
+            ("bridge", "02:42:ac:11:00:02")
+        );
         assert_eq!(read(r#"{"network": "None"}"#).networks, [NetworkEndpoint::on("none")]);
         assert!(read(r#"{"network": {"Container": "x"}, "endpoint": {}}"#).networks.is_empty());
         let again = read(&serde_json::to_string(&spec).unwrap());

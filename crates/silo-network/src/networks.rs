@@ -113,7 +113,11 @@ impl Networks {
         let default = NetworkRecord {
             id: stable_id(&bridge),
             pools,
-            options: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().chain(config.options).collect(),
+            options: options
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into_iter()
+                .chain(config.options)
+                .collect(),
             interface: Some(bridge.clone()),
             ..plain("bridge", Driver::Bridge)
         };

@@ -199,8 +199,7 @@ pub fn add_default_route(index: u32, gateway: IpAddr) -> Message {
 pub fn add_host_route(index: u32, address: IpAddr) -> Message {
     let bits = octets(address).len() as u8 * 8;
     let (table, scope) = (libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK);
-    let fixed =
-        [family(address), bits, 0, 0, table, libc::RTPROT_BOOT, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
+    let fixed = [family(address), bits, 0, 0, table, libc::RTPROT_BOOT, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
     let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed);
     message.attribute(RTA_DST, &octets(address)).number(RTA_OIF, index);
     message

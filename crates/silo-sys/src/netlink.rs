@@ -141,8 +141,7 @@ impl Socket {
     }
 
     fn of_protocol(protocol: Option<net::Protocol>) -> io::Result<Self> {
-        let fd =
-            net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(PATIENCE))?;
         net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE].into_boxed_slice() })

@@ -75,7 +75,9 @@ impl NetworkArguments {
 
 /// `base=10.10.0.0/16,size=24`.
 fn pool(text: &str) -> Result<(IpSubnet, u8), String> {
-    let bad = |why: &str| format!("--default-address-pool {text:?}: {why}; it is written as base=10.10.0.0/16,size=24");
+    let bad = |why: &str| {
+        format!("--default-address-pool {text:?}: {why}; it is written as base=10.10.0.0/16,size=24")
+    };
     let (mut base, mut size) = (None, None);
     for part in text.split(',') {
         match part.split_once('=') {
@@ -105,7 +107,14 @@ mod tests {
     fn pools_are_read() {
         let (base, size) = pool("base=10.10.0.0/16,size=24").unwrap();
         assert_eq!((base.to_string().as_str(), size), ("10.10.0.0/16", 24));
-        for bad in ["10.10.0.0/16", "base=10.10.0.0/16", "base=10.10.0.0/16,size=8", "base=x,size=24", "size=24", "a=b"] {
+        for bad in [
+            "10.10.0.0/16",
+            "base=10.10.0.0/16",
+            "base=10.10.0.0/16,size=8",
+            "base=x,size=24",
+            "size=24",
+            "a=b",
+        ] {
             assert!(pool(bad).unwrap_err().contains(bad), "{bad}");
         }
     }

@@ -60,7 +60,8 @@ struct Pool {
 }
 
 fn spec(create: Create) -> Answer<NetworkSpec> {
-    let refused = |field: &str| Err(ApiError::bad(format!("{field} is not supported by this version of silo")));
+    let refused =
+        |field: &str| Err(ApiError::bad(format!("{field} is not supported by this version of silo")));
     let forbidden = |message: &str| ApiError { status: StatusCode::FORBIDDEN, message: message.to_owned() };
     if create.config_only {
         return refused("ConfigOnly");
@@ -83,7 +84,9 @@ fn spec(create: Create) -> Answer<NetworkSpec> {
         )));
     }
     if let Some(option) = create.ipam.options.keys().next() {
-        return Err(ApiError::bad(format!("IPAM.Options: {option} is not supported by this version of silo")));
+        return Err(ApiError::bad(format!(
+            "IPAM.Options: {option} is not supported by this version of silo"
+        )));
     }
     let driver = match create.driver.as_str() {
         "" | "default" => "bridge",
@@ -146,7 +149,9 @@ mod tests {
         check(json!({"Name": "x", "EnableIPv4": false, "EnableIPv6": true}), Ok(&|s| !s.ipv4 && s.ipv6));
         check(
             json!({"Name": "x", "IPAM": {"Config": [{"Subnet": "10.1.0.0/16", "AuxiliaryAddresses": {"a": "10.1.0.5"}}]}}),
-            Ok(&|s| s.pools[0].subnet.as_deref() == Some("10.1.0.0/16") && s.pools[0].auxiliary["a"] == "10.1.0.5"),
+            Ok(&|s| {
+                s.pools[0].subnet.as_deref() == Some("10.1.0.0/16") && s.pools[0].auxiliary["a"] == "10.1.0.5"
+            }),
         );
         check(json!({"Name": "x", "Driver": "overlay"}), Err("not a swarm manager"));
         check(json!({"Name": "x", "Ingress": true}), Err("not a swarm manager"));

@@ -49,7 +49,9 @@ impl Engine {
                     None => engine.limits(&record, endpoint)?,
                 };
                 let counters = match &adapter {
-                    Some(adapter) => engine.inner.networks.counters(adapter, inside()).map_err(network_error)?,
+                    Some(adapter) => {
+                        engine.inner.networks.counters(adapter, inside()).map_err(network_error)?
+                    }
                     None => Counters::default(),
                 };
                 list.push(AdapterState { endpoint: endpoint.clone(), adapter, limits, counters });
@@ -101,7 +103,9 @@ impl Engine {
             let namespace = namespace(&after);
             let inside = || namespace.as_ref().map(AsFd::as_fd);
             for name in &names {
-                let Some(endpoint) = after.spec.networks.iter().find(|e| e.network == *name) else { continue };
+                let Some(endpoint) = after.spec.networks.iter().find(|e| e.network == *name) else {
+                    continue;
+                };
                 let limits = engine.limits(&after, endpoint)?;
                 if let Some(adapter) = after.adapters.iter_mut().find(|a| a.network == *name) {
                     engine.inner.networks.set_bandwidth(adapter, inside(), limits).map_err(network_error)?;
@@ -141,5 +145,6 @@ fn is_called(record: &ContainerRecord, endpoint: &NetworkEndpoint, name: &str) -
     let adapter = record.adapter_of(endpoint);
     endpoint.network == name
         || (name.len() >= 3 && endpoint.network_id.starts_with(name))
-        || adapter.is_some_and(|a| a.interface == name || (name.len() >= 3 && a.endpoint_id.starts_with(name)))
+        || adapter
+            .is_some_and(|a| a.interface == name || (name.len() >= 3 && a.endpoint_id.starts_with(name)))
 }

@@ -83,8 +83,7 @@ impl Engine {
 }
 
 /// dockerd's words for a container that cannot be on more than its network.
-pub(super) const SHARED: &str =
-    "container sharing network namespace with another container or host cannot be connected to any other network";
+pub(super) const SHARED: &str = "container sharing network namespace with another container or host cannot be connected to any other network";
 /// The same for `none`.
 pub(super) const NO_NETWORK: &str =
     "container cannot be connected to multiple networks with one of the networks in private (none) mode";

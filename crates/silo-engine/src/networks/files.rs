@@ -77,7 +77,9 @@ impl Engine {
     fn extra_hosts(&self, record: &ContainerRecord) -> Vec<(String, String)> {
         let mut list = Vec::new();
         for text in &record.spec.extra_hosts {
-            let Some((name, address)) = text.split_once(':').or_else(|| text.split_once('=')) else { continue };
+            let Some((name, address)) = text.split_once(':').or_else(|| text.split_once('=')) else {
+                continue;
+            };
             if address != HOST_GATEWAY {
                 list.push((name.to_owned(), address.trim_matches(['[', ']']).to_owned()));
                 continue;

@@ -65,7 +65,12 @@ impl Engine {
                 endpoint_id: adapter.endpoint_id.clone(),
                 container_id: record.id.0.clone(),
                 names: dns_names(record, endpoint),
-                addresses: adapter.ipv4.map(IpAddr::V4).into_iter().chain(adapter.ipv6.map(IpAddr::V6)).collect(),
+                addresses: adapter
+                    .ipv4
+                    .map(IpAddr::V4)
+                    .into_iter()
+                    .chain(adapter.ipv6.map(IpAddr::V6))
+                    .collect(),
                 primary: format!("{}.{}", record.name, adapter.network),
             });
         }
@@ -123,7 +128,10 @@ impl Engine {
 
 /// The servers given with `--dns`, else the host's.
 fn upstream(given: &[String]) -> Vec<Upstream> {
-    let at = |address: IpAddr, from_host: bool| Upstream { address: SocketAddr::new(address, DNS_PORT), from_host };
+    let at = |address: IpAddr, from_host: bool| Upstream {
+        address: SocketAddr::new(address, DNS_PORT),
+        from_host,
+    };
     if !given.is_empty() {
         return given.iter().filter_map(|s| s.parse().ok()).map(|a| at(a, false)).collect();
     }

@@ -18,9 +18,10 @@ pub(crate) fn gateway<'a>(
         record.spec.networks.iter().find(|e| e.network == adapter.network).map_or(0, |e| e.gw_priority)
     };
     let leads = |a: &&AdapterRecord| if ipv6 { a.gateway6.is_some() } else { a.gateway.is_some() };
-    adapters.iter().filter(leads).min_by(|a, b| {
-        priority(b).cmp(&priority(a)).then_with(|| a.network.cmp(&b.network))
-    })
+    adapters
+        .iter()
+        .filter(leads)
+        .min_by(|a, b| priority(b).cmp(&priority(a)).then_with(|| a.network.cmp(&b.network)))
 }
 
 impl Engine {
@@ -35,11 +36,7 @@ impl Engine {
         let (Some(adapter), false) = (adapter.cloned(), requests.is_empty()) else { return Ok(Vec::new()) };
         let (engine, id) = (self.clone(), record.id.clone());
         blocking(move || {
-            engine
-                .inner
-                .networks
-                .publish(&id.0, &adapter, &requests)
-                .map_err(|e| at_start(network_error(e)))
+            engine.inner.networks.publish(&id.0, &adapter, &requests).map_err(|e| at_start(network_error(e)))
         })
         .await
     }

@@ -36,7 +36,9 @@ impl Engine {
             let users = state.users.iter().filter(|((id, _), _)| *id == network.id);
             let active: Vec<String> = users
                 .map(|((_, container), endpoint)| {
-                    let name = self.find(container).map_or_else(|_| container.clone(), |e| e.with(|r| r.name.clone()));
+                    let name = self
+                        .find(container)
+                        .map_or_else(|_| container.clone(), |e| e.with(|r| r.name.clone()));
                     let short: String = endpoint.chars().take(12).collect();
                     format!("name:{name:?} id:{short:?}")
                 })

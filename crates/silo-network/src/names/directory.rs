@@ -139,7 +139,11 @@ mod tests {
     fn a_name_is_found_on_networks_of_the_asking_container_alone() {
         let directory = directory();
         let check = |networks: &[&str], name: &str, expected: Option<&str>| {
-            assert_eq!(find(&directory, &view(networks), name).as_deref(), expected, "{name} on {networks:?}");
+            assert_eq!(
+                find(&directory, &view(networks), name).as_deref(),
+                expected,
+                "{name} on {networks:?}"
+            );
         };
         check(&["front"], "web", Some("10.0.0.2"));
         check(&["back", "front"], "web", Some("10.1.0.3"));

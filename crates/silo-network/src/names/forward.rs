@@ -62,12 +62,7 @@ pub(super) async fn ask(
     }
 }
 
-async fn exchange(
-    question: &[u8],
-    transport: Transport,
-    server: Upstream,
-    way: &Way,
-) -> io::Result<Relayed> {
+async fn exchange(question: &[u8], transport: Transport, server: Upstream, way: &Way) -> io::Result<Relayed> {
     let Read::Query(query) = message::read(question, transport) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

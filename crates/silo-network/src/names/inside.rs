@@ -46,9 +46,13 @@ impl Inside {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let (tell, told) = channel();
-        self.send(namespace, move |result| {
-            let _ = tell.send(result);
-        }, work)?;
+        self.send(
+            namespace,
+            move |result| {
+                let _ = tell.send(result);
+            },
+            work,
+        )?;
         told.recv().map_err(|_| gone())?
     }
 
@@ -59,9 +63,13 @@ impl Inside {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let (tell, told) = tokio::sync::oneshot::channel();
-        self.send(namespace, move |result| {
-            let _ = tell.send(result);
-        }, work)?;
+        self.send(
+            namespace,
+            move |result| {
+                let _ = tell.send(result);
+            },
+            work,
+        )?;
         told.await.map_err(|_| gone())?
     }
 

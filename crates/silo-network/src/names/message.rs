@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use simple_dns::rdata::{A, AAAA, OPT, PTR, RData};
-use simple_dns::{
-    CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
-};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE};
 
 /// Bytes of a header.
 const HEADER: usize = 12;
@@ -196,9 +194,8 @@ impl Query<'_> {
 
     fn records<'r>(&'r self, data: impl Iterator<Item = RData<'r>>) -> Vec<u8> {
         let mut reply = self.reply(RCODE::NoError);
-        reply.answers = data
-            .map(|data| ResourceRecord::new(self.question.qname.clone(), CLASS::IN, TTL, data))
-            .collect();
+        reply.answers =
+            data.map(|data| ResourceRecord::new(self.question.qname.clone(), CLASS::IN, TTL, data)).collect();
         let mut bytes = written(&reply);
         while bytes.len() > self.room && !reply.answers.is_empty() {
             reply.set_flags(PacketFlag::TRUNCATION);

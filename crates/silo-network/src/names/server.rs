@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, RwLock, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -103,7 +103,8 @@ pub(super) fn open(form: ResolverForm) -> io::Result<Sockets> {
         // Nobody else listens in that namespace.
         ResolverForm::Link => {
             Socket::open()?.change(links::add_address(LO, LINK.into(), 32))?;
-            let (udp, tcp) = (socket(SocketType::DGRAM, LINK, PORT)?, socket(SocketType::STREAM, LINK, PORT)?);
+            let (udp, tcp) =
+                (socket(SocketType::DGRAM, LINK, PORT)?, socket(SocketType::STREAM, LINK, PORT)?);
             Ok(Sockets { udp, tcp })
         }
     }

@@ -39,11 +39,7 @@ fn view(upstream: &[(&str, bool)]) -> View {
         address: address.parse().unwrap(),
         from_host: *from_host,
     };
-    View {
-        networks: vec!["n".into()],
-        upstream: upstream.iter().map(server).collect(),
-        ..View::default()
-    }
+    View { networks: vec!["n".into()], upstream: upstream.iter().map(server).collect(), ..View::default() }
 }
 
 fn names() -> Names {
@@ -127,9 +123,11 @@ fn answer(question: &Packet<'_>, code: RCODE, address: Option<[u8; 4]>) -> Vec<u
     *reply.rcode_mut() = code;
     reply.questions = question.questions.clone();
     let name = question.questions[0].qname.clone();
-    reply.answers.extend(address.map(|a| {
-        ResourceRecord::new(name, CLASS::IN, 60, RData::A(A { address: u32::from_be_bytes(a) }))
-    }));
+    reply.answers.extend(
+        address.map(|a| {
+            ResourceRecord::new(name, CLASS::IN, 60, RData::A(A { address: u32::from_be_bytes(a) }))
+        }),
+    );
     reply.build_bytes_vec().unwrap()
 }
 
@@ -245,7 +243,9 @@ fn questions_over_tcp_go_upstream_over_tcp() {
             let length = (reply.len() as u16).to_be_bytes();
             stream.write_all(&[&length[..], &reply].concat()).unwrap();
         });
-        names.serve("c1", container.as_fd(), ResolverForm::Loopback, view(&[("127.0.0.53:53", true)])).unwrap();
+        names
+            .serve("c1", container.as_fd(), ResolverForm::Loopback, view(&[("127.0.0.53:53", true)]))
+            .unwrap();
         let reply = inside(&container, || over_tcp(SERVER, "example.com"));
         assert_eq!(reply, (RCODE::NoError, vec![IpAddr::from([1; 4])]));
     });
