@@ -98,9 +98,12 @@ pub(super) fn endpoints(
         list.push(endpoint(&name, settings)?);
     }
     let Some(main) = mode.name() else {
-        if !list.is_empty() || !mac.is_empty() {
+        if !mac.is_empty() {
+            return Err(ApiError::bad("conflicting options: mac-address and the network mode"));
+        }
+        if !list.is_empty() {
             return Err(ApiError::bad(
-                "conflicting options: mac-address and the network mode, or networks of its own beside another container's",
+                "container sharing network namespace with another container or host cannot be connected to any other network",
             ));
         }
         return Ok(list);
