@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use silo_network::{AdapterRecord, Bandwidth, Counters, NetworkRecord};
 
 use super::bandwidth::{self, MAX_EGRESS, MAX_INGRESS};
-use super::join::namespace_of;
-use super::network_error;
-use crate::engine::{Engine, blocking};
+use super::{join, network_error};
+use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::record::ContainerRecord;
 use crate::spec::NetworkEndpoint;
@@ -37,9 +36,10 @@ pub struct AdapterChange {
 impl Engine {
     /// A container's adapters.
     pub async fn adapters(&self, container: &str) -> Result<Vec<AdapterState>> {
-        let (engine, record) = (self.clone(), self.find(container)?.record());
+        let entry = self.find(container)?;
+        let namespace = namespace(&entry).await;
+        let (engine, record) = (self.clone(), entry.record());
         blocking(move || {
-            let namespace = namespace(&record);
             let inside = || namespace.as_ref().map(AsFd::as_fd);
             let mut list = Vec::new();
             for endpoint in record.spec.networks.iter().filter(|_| record.spec.network.has_adapters()) {
@@ -99,8 +99,8 @@ impl Engine {
             }
         }
         let (engine, mut after) = (self.clone(), record.clone());
+        let namespace = namespace(&entry).await;
         let adapters = blocking(move || {
-            let namespace = namespace(&after);
             let inside = || namespace.as_ref().map(AsFd::as_fd);
             for name in &names {
                 let Some(endpoint) = after.spec.networks.iter().find(|e| e.network == *name) else {
@@ -137,8 +137,9 @@ impl Engine {
 }
 
 /// Where its adapters are, while it runs.
-fn namespace(record: &ContainerRecord) -> Option<OwnedFd> {
-    if record.adapters.is_empty() { None } else { namespace_of(record.state.pid).ok() }
+async fn namespace(entry: &Entry) -> Option<OwnedFd> {
+    let supervisor = join::supervisor(entry).await.ok()?;
+    join::namespace_of(supervisor).ok()
 }
 
 fn is_called(record: &ContainerRecord, endpoint: &NetworkEndpoint, name: &str) -> bool {

@@ -53,8 +53,9 @@ impl Engine {
         let mut record = entry.record();
         let engine = self.clone();
         let before = record.clone();
+        let supervisor = join::supervisor(entry).await?;
         let record = blocking(move || {
-            let namespace = join::namespace_of(record.state.pid)?;
+            let namespace = join::namespace_of(supervisor)?;
             let attached = engine.attach(&record, &endpoint, Some(namespace))?;
             record.spec.networks.retain(|e| e.network != endpoint.network);
             record.spec.networks.push(endpoint);
@@ -160,8 +161,9 @@ impl Engine {
         record.spec.networks.retain(|e| e.network != network.name);
         record.adapters.retain(|a| a.endpoint_id != adapter.endpoint_id);
         let (engine, after) = (self.clone(), record.clone());
+        let supervisor = join::supervisor(entry).await?;
         blocking(move || {
-            let namespace = join::namespace_of(after.state.pid)?;
+            let namespace = join::namespace_of(supervisor)?;
             engine.leave_networks_in(&after.id, &[adapter], Some(&namespace));
             if let Err(e) = engine.settle_networks(&after, &namespace) {
                 tracing::warn!("container {}: after it left a network: {e}", after.id);

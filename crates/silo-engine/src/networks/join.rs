@@ -7,7 +7,7 @@ use silo_network::{AdapterRecord, Attached};
 use super::{at_start, endpoint, gateway, network_error};
 use crate::container::refuse_to_join;
 use crate::engine::{Engine, Entry};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, sandbox_error};
 use crate::lock::lock;
 use crate::placement::{self, Adapters};
 use crate::record::{ContainerId, ContainerRecord};
@@ -215,6 +215,11 @@ pub(super) fn may_have(record: &ContainerRecord, adapters: usize) -> Result<()> 
         ))),
         Adapters::One | Adapters::Many => Ok(()),
     }
+}
+
+/// The process of the host's that is in the network namespace of a container that runs: its shim.
+pub(super) async fn supervisor(entry: &Entry) -> Result<i32> {
+    Ok(entry.running()?.state().await.map_err(sandbox_error)?.shim_pid)
 }
 
 /// The network namespace that a process of the host's is in.
