@@ -45,7 +45,7 @@ impl Engine {
             return vec![("hosts", hosts), ("resolv.conf", host_resolv), hostname];
         }
         let addresses: Vec<IpAddr> = joined.adapters.iter().flat_map(own_addresses).collect();
-        let resolv = resolv_conf(record, &host_resolv, joined.nameserver);
+        let resolv = resolv_conf(record, &host_resolv, joined);
         vec![("hosts", hosts(record, &addresses, &extra)), ("resolv.conf", resolv), hostname]
     }
 
@@ -110,10 +110,10 @@ fn hosts(record: &ContainerRecord, addresses: &[IpAddr], extra: &[(String, Strin
 }
 
 /// With a name server of its own, that is the only one, and names without dots are asked for as they are.
-fn resolv_conf(record: &ContainerRecord, host: &str, own: Option<IpAddr>) -> String {
-    let spec = &record.spec;
-    let Some(own) = own else {
-        return silo_network::resolv_conf(host, &spec.dns, &spec.dns_search, &spec.dns_options);
+fn resolv_conf(record: &ContainerRecord, host: &str, joined: &Joined) -> String {
+    let (spec, ipv6) = (&record.spec, joined.adapters.iter().any(|a| a.ipv6.is_some()));
+    let Some(own) = joined.nameserver else {
+        return silo_network::resolv_conf(host, &spec.dns, &spec.dns_search, &spec.dns_options, ipv6);
     };
     let mut options = spec.dns_options.clone();
     if options.is_empty() {
@@ -123,5 +123,5 @@ fn resolv_conf(record: &ContainerRecord, host: &str, own: Option<IpAddr>) -> Str
     if !options.iter().any(|o| o.starts_with("ndots:")) {
         options.push("ndots:0".to_owned());
     }
-    silo_network::resolv_conf(host, &[own.to_string()], &spec.dns_search, &options)
+    silo_network::resolv_conf(host, &[own.to_string()], &spec.dns_search, &options, ipv6)
 }

@@ -105,10 +105,12 @@ impl Engine {
         }
         let networks = adapters.iter().filter(|a| !is_predefined(&a.network)).map(|a| a.network_id.clone());
         let ndots = record.spec.dns_options.iter().filter_map(|o| o.strip_prefix("ndots:"));
+        // Who is on internal networks alone must not get word out by a question, least of all through the host.
+        let internal = |a: &AdapterRecord| self.find_network(&a.network_id).is_ok_and(|n| n.internal);
         View {
             networks: networks.collect(),
             own,
-            upstream: upstream(&record.spec.dns),
+            upstream: if adapters.iter().all(internal) { Vec::new() } else { upstream(&record.spec.dns) },
             ndots: ndots.filter_map(|n| n.parse::<u32>().ok()).any(|n| n > 0),
         }
     }

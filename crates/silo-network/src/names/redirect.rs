@@ -5,7 +5,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use silo_sys::netlink::{CREATE, Message, Socket};
+use silo_sys::netlink::{CREATE, EXCLUSIVE, Message, Socket};
 
 const TABLE: &str = "silo_names";
 
@@ -37,20 +37,21 @@ const PORT: u16 = 53;
 
 /// Makes the rules in the calling thread's network namespace, in place of those that an earlier daemon made.
 pub(super) fn set(address: Ipv4Addr, udp: u16, tcp: u16) -> io::Result<()> {
-    let mut messages = vec![
-        // First: deleting a table that is missing would undo the whole transaction.
-        table(NEW_TABLE, CREATE),
-        table(DELETE_TABLE, 0),
-        table(NEW_TABLE, CREATE),
-        chain("out", LOCAL_OUT),
-        chain("back", POST_ROUTING),
-    ];
+    let mut rules = vec![chain("out", LOCAL_OUT), chain("back", POST_ROUTING)];
     for (protocol, port) in [(libc::IPPROTO_UDP as u8, udp), (libc::IPPROTO_TCP as u8, tcp)] {
         // To the server, and from it: the port that is looked for, and what it becomes. Ports are the first of both headers.
-        messages.push(rule("out", protocol, (DESTINATION, address), 2, (PORT, port)));
-        messages.push(rule("back", protocol, (SOURCE, address), 0, (port, PORT)));
+        rules.push(rule("out", protocol, (DESTINATION, address), 2, (PORT, port)));
+        rules.push(rule("back", protocol, (SOURCE, address), 0, (port, PORT)));
     }
-    Socket::open_netfilter()?.transaction(SUBSYSTEM, &mut messages)
+    let mut socket = Socket::open_netfilter()?;
+    let mut apply = |first: &[Message]| socket.transaction(SUBSYSTEM, &mut [first, &rules].concat());
+    match apply(&[table(NEW_TABLE, CREATE | EXCLUSIVE)]) {
+        // Deleting costs ten milliseconds: closing the socket waits until no packet can be at the old rules.
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            apply(&[table(DELETE_TABLE, 0), table(NEW_TABLE, CREATE)])
+        }
+        other => other,
+    }
 }
 
 fn message(kind: u8, flags: u16) -> Message {
