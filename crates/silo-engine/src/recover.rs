@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use silo_image::ImageStore;
-use silo_network::{NetworkConfig, Networks};
+use silo_network::Networks;
 use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
 use crate::build_records::BuildCache;

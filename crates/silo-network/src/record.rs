@@ -344,8 +344,6 @@ pub struct NetworkConfig {
     pub subnet: Option<String>,
     /// `--fixed-cidr-v6`: the default bridge has IPv6, too.
     pub subnet6: Option<String>,
-    /// `--ipv6`: the same with a subnet that is chosen here when none is given.
-    pub ipv6: bool,
     /// Options of the default bridge, over its usual ones (`--icc`, `--mtu`, `--ip`).
     pub options: BTreeMap<String, String>,
     /// Where subnets that nobody named come from: (base, bits of each). Empty: dockerd's.

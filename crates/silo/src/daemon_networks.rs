@@ -65,8 +65,8 @@ impl NetworkArguments {
         Ok(NetworkConfig {
             bridge,
             subnet,
-            subnet6: self.fixed_cidr_v6,
-            ipv6: self.ipv6,
+            // Empty: one is chosen.
+            subnet6: self.fixed_cidr_v6.or(self.ipv6.then(String::new)),
             default_pools: pools?,
             options,
         })

@@ -38,28 +38,15 @@ impl Said {
 /// What is wrong with the text.
 pub(super) fn parse(text: &str) -> std::result::Result<Option<u64>, String> {
     let bad = |why: &str| format!("{text:?} {why}: it is written as 100Mbps, 1.5Gbps, 800kbps or unlimited");
-    let plain = text.trim().to_lowercase();
-    if plain == "unlimited" || plain == "0" {
+    if matches!(text.trim().to_lowercase().as_str(), "unlimited" | "0") {
         return Ok(None);
     }
-    let digits = plain.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(plain.len());
-    let (number, unit) = plain.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| bad("is no bandwidth"))?;
-    let factor = match unit.trim() {
-        "" | "bps" | "bit" | "bit/s" => 1.0,
-        "k" | "kbps" | "kbit" | "kbit/s" => 1e3,
-        "m" | "mbps" | "mbit" | "mbit/s" => 1e6,
-        "g" | "gbps" | "gbit" | "gbit/s" => 1e9,
-        _ => return Err(bad("has an unknown unit")),
-    };
-    let bits = number * factor;
-    if bits < LEAST as f64 {
-        return Err(bad("is less than 8kbps, the least"));
+    match silo_network::parse_rate(text) {
+        None => Err(bad("is no bandwidth")),
+        Some(bits) if bits < LEAST => Err(bad("is less than 8kbps, the least")),
+        Some(bits) if bits > MOST => Err(bad("is more than 1000Gbps, the most")),
+        Some(bits) => Ok(Some(bits)),
     }
-    if bits > MOST as f64 {
-        return Err(bad("is more than 1000Gbps, the most"));
-    }
-    Ok(Some(bits as u64))
 }
 
 /// One packet in more than a second helps nobody.
@@ -120,7 +107,7 @@ mod tests {
             ("unlimited", Ok(None)),
             ("0", Ok(None)),
             ("fast", Err("is no bandwidth")),
-            ("10MB/s", Err("has an unknown unit")),
+            ("10MB/s", Err("is no bandwidth")),
             ("-1", Err("is no bandwidth")),
             ("100", Err("is less than 8kbps")),
             ("2000Gbps", Err("is more than 1000Gbps")),
