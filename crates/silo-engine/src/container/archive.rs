@@ -19,7 +19,7 @@ use crate::stream::stream_by;
 use crate::{image, placement};
 
 use super::keeper::{AskedNames, Keeper, are_asked_for, tool_error};
-use super::start::Joined;
+use crate::networks::Joined;
 
 /// A file as `docker cp` is told of it.
 #[derive(Debug, Clone)]

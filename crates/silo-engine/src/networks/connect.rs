@@ -56,7 +56,7 @@ impl Engine {
         let supervisor = join::supervisor(entry).await?;
         let record = blocking(move || {
             let namespace = join::namespace_of(supervisor)?;
-            let attached = engine.attach(&record, &endpoint, Some(namespace))?;
+            let attached = engine.attach_to(&record, &endpoint, Some(namespace))?;
             record.spec.networks.retain(|e| e.network != endpoint.network);
             record.spec.networks.push(endpoint);
             record.adapters.push(attached.adapter);

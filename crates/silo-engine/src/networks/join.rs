@@ -60,7 +60,7 @@ impl Engine {
             joined.namespace = Some(self.inner.networks.create_empty_namespace().map_err(network_error)?);
         }
         for endpoint in endpoints {
-            match self.attach(record, endpoint, joined.namespace.take()) {
+            match self.attach_to(record, endpoint, joined.namespace.take()) {
                 Ok(Attached { namespace, adapter }) => {
                     joined.namespace = Some(namespace);
                     joined.adapters.push(adapter);
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// An adapter on one network.
-    pub(super) fn attach(
+    pub(super) fn attach_to(
         &self,
         record: &ContainerRecord,
         endpoint: &NetworkEndpoint,
