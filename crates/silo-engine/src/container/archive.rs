@@ -13,13 +13,13 @@ use silo_sandbox::Tool;
 use crate::ByteStream;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Kind, Result, guest_error};
+use crate::networks::Joined;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkMode;
 use crate::stream::stream_by;
 use crate::{image, placement};
 
 use super::keeper::{AskedNames, Keeper, are_asked_for, tool_error};
-use crate::networks::Joined;
 
 /// A file as `docker cp` is told of it.
 #[derive(Debug, Clone)]
