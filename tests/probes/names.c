@@ -1,8 +1,22 @@
-// Prints what the names of its arguments mean, an address a line; after -r, what an address is called.
+// Prints what the names of its arguments mean, an address a line; after -r, what an address is called; after -d, the
+// machine's name servers.
 #include <winsock2.h>
 #include <ws2tcpip.h>
+#include <iphlpapi.h>
 #include <stdio.h>
 #include <string.h>
+
+static int servers(void)
+{
+    static char buffer[16384];
+    FIXED_INFO *info = (FIXED_INFO *)buffer;
+    ULONG size = sizeof(buffer);
+    IP_ADDR_STRING *server;
+
+    if (GetNetworkParams(info, &size)) return 1;
+    for (server = &info->DnsServerList; server; server = server->Next) puts(server->IpAddress.String);
+    return 0;
+}
 
 int main(int argc, char **argv)
 {
@@ -10,6 +24,7 @@ int main(int argc, char **argv)
     int i, reverse = argc > 1 && !strcmp(argv[1], "-r");
 
     if (WSAStartup(MAKEWORD(2, 2), &data)) return 1;
+    if (argc > 1 && !strcmp(argv[1], "-d")) return servers();
     for (i = 1 + reverse; i < argc; i++)
     {
         struct addrinfo hints = {0}, *list;

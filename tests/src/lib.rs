@@ -167,7 +167,7 @@ pub fn probe(source: &str, dir: &Path) -> PathBuf {
         .args(["-O1", "-o"])
         .arg(&program)
         .arg(&source)
-        .arg("-lws2_32")
+        .args(["-lws2_32", "-liphlpapi"])
         .output();
     let built = built.expect("gcc-mingw-w64-x86-64 is installed by `cargo xtask test`");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));

@@ -136,10 +136,10 @@ fn windows_programs_find_names_by_their_own_calls() {
         format!("{ip}\n{ip}\nnone\n10.5.5.5")
     );
     assert_eq!(out(&["C:\\probe.exe", "-r", &ip]), "web.front");
+    let server = if silo_tests::isolation() == "hyperv" { "169.254.53.53" } else { "127.0.0.11" };
+    assert_eq!(out(&["C:\\probe.exe", "-d"]), server);
     assert!(out(&["ping", "-n", "1", "svc"]).contains(&ip));
-    let hosts = out(&["cmd", "/c", "type C:\\Windows\\System32\\drivers\\etc\\hosts"]);
     let own = address(&d, "client", "front");
-    assert!(hosts.contains("10.5.5.5") && hosts.contains(&own) && hosts.contains("asker"), "{hosts}");
     let all = out(&["ipconfig", "/all"]);
     for wanted in [&own, "asker", "corp.example"] {
         assert!(all.to_lowercase().contains(wanted), "{wanted} in {all}");

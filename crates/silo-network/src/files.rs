@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn given_values_take_the_place_of_the_hosts() {
         let host = "nameserver 10.0.0.2\ndomain a\noptions edns0\n";
-        let text = resolv_conf(host, &strings(&["127.0.0.1"]), &strings(&["."]), &strings(&["ndots:2"]), true);
+        let text =
+            resolv_conf(host, &strings(&["127.0.0.1"]), &strings(&["."]), &strings(&["ndots:2"]), true);
         assert!(text.ends_with("\nnameserver 127.0.0.1\noptions ndots:2\n"), "{text}");
         assert!(!text.contains("search"), "{text}");
     }

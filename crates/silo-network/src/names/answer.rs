@@ -7,7 +7,7 @@ use simple_dns::RCODE;
 
 use super::directory::Directory;
 use super::message::{self, Asked, Query, Read, Transport};
-use super::record::View;
+use super::record::{NamedEndpoint, View};
 
 /// What is to be done with a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn known(directory: &Directory, view: &View, query: &Query<'_>) -> Option<Vec<u8
 pub fn fuzz_dns_message(bytes: &[u8]) {
     let mut directory = Directory::default();
     let addresses: Vec<IpAddr> = (0..200u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
-    directory.set(super::NamedEndpoint {
+    directory.set(NamedEndpoint {
         network_id: "n".into(),
         network: "net".into(),
         endpoint_id: "e".into(),
@@ -108,7 +108,7 @@ mod tests {
     use simple_dns::rdata::RData;
     use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
 
-    use super::super::record::{NamedEndpoint, Upstream};
+    use super::super::record::Upstream;
     use super::*;
 
     fn directory(services: u8) -> Directory {
