@@ -5,6 +5,7 @@
 //! Must not know: what a container is beyond the name it is given, the database, isolation, guests.
 
 mod adapter;
+mod bandwidth;
 mod bridge;
 mod error;
 mod files;
@@ -17,15 +18,19 @@ mod namespace;
 mod network;
 mod networks;
 mod options;
+mod parent;
 mod pool;
 mod ports;
 mod ports_publish;
 mod record;
+mod settings;
+mod shaping;
 mod subnet;
 
 #[cfg(test)]
 mod tests;
 
+pub use bandwidth::parse_rate;
 pub use error::{ErrorKind, NetworkError};
 pub use files::{hosts_file, resolv_conf};
 pub use names::{NamedEndpoint, Names, ResolverForm, Upstream, View, fuzz_dns_message};

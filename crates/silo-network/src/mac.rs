@@ -20,6 +20,15 @@ impl MacAddress {
         Self([0x02, 0x42, a, b, c, d])
     }
 
+    /// One that a text always gives, for what has no IPv4 address.
+    pub(crate) fn of_text(text: &str) -> Self {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let [a, b, c, d, e, f, ..] = hasher.finish().to_ne_bytes();
+        Self([a & 0xfc | 0x02, b, c, d, e, f])
+    }
+
     /// For an adapter without an IPv4 address.
     pub(crate) fn random() -> Self {
         let mut bytes: [u8; 6] = rand::rng().random();

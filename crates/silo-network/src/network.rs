@@ -4,9 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::error::{NetworkError, Result};
 use crate::firewall::BridgeRules;
-use crate::options::Options;
+use crate::options::{GatewayMode, Options};
 use crate::pool::{Pool, Refusal};
 use crate::record::{AdapterRecord, AttachOptions, Driver, NetworkRecord};
+
+/// Names of auxiliary addresses that dockerd's bridge driver takes for the containers' gateway.
+const DEFAULT_GATEWAYS: [&str; 2] = ["DefaultGatewayIPv4", "DefaultGatewayIPv6"];
 
 /// A network.
 #[derive(Debug)]
@@ -29,11 +32,41 @@ pub(crate) struct Addresses {
     pub(crate) gateway6: Option<Ipv6Addr>,
 }
 
+/// Which families' gateways a network of these options does not have.
+pub(crate) fn without_gateway(driver: Driver, options: &Options, internal: bool) -> [bool; 2] {
+    match driver {
+        Driver::Bridge => {
+            let isolated = options.gateway_mode.map(|m| m == GatewayMode::Isolated);
+            [isolated[0] || (options.inhibit_ipv4 && internal), isolated[1]]
+        }
+        // The next router is somebody else's: only who made the network knows it.
+        Driver::Macvlan | Driver::Ipvlan | Driver::Host | Driver::Null => [true; 2],
+    }
+}
+
 impl Network {
-    pub(crate) fn new(record: NetworkRecord, index: u32) -> Result<Self> {
+    pub(crate) fn new(record: NetworkRecord) -> Result<Self> {
         let options = Options::parse(record.driver, &record.options)?;
         let pools = record.pools.iter().map(Pool::new).collect();
-        Ok(Self { record, options, index, pools })
+        Ok(Self { record, options, index: 0, pools })
+    }
+
+    /// Whether nothing leads out of it.
+    pub(crate) fn is_closed(&self) -> bool {
+        let parentless =
+            matches!(self.record.driver, Driver::Macvlan | Driver::Ipvlan) && self.options.parent.is_none();
+        self.record.internal || parentless
+    }
+
+    /// The host's addresses on its bridge.
+    pub(crate) fn host_addresses(&self) -> Vec<(IpAddr, u8)> {
+        let pools = self.record.pools.iter();
+        let skip = without_gateway(Driver::Bridge, &self.options, self.record.internal);
+        pools
+            .filter(|p| !skip[usize::from(p.subnet.is_ipv6())])
+            .filter(|p| p.subnet.is_ipv6() || !self.options.inhibit_ipv4)
+            .filter_map(|p| Some((p.gateway?, p.subnet.prefix())))
+            .collect()
     }
 
     /// Gives out one address of each family that the network has.
@@ -41,7 +74,12 @@ impl Network {
         let mut taken = Addresses::default();
         let (four, six) = (options.ipv4.map(IpAddr::V4), options.ipv6.map(IpAddr::V6));
         for (is_six, wanted, wished) in [(false, self.record.ipv4, four), (true, self.record.ipv6, six)] {
-            if wanted && let Err(error) = self.take_one(is_six, wished, &mut taken) {
+            let result = match (wanted, wished) {
+                (false, None) => Ok(()),
+                (false, Some(address)) => Err(NetworkError::AddressOutside(address)),
+                (true, wished) => self.take_one(is_six, wished, &mut taken),
+            };
+            if let Err(error) = result {
                 self.give_back(taken.ipv4.map(IpAddr::V4).into_iter());
                 return Err(error);
             }
@@ -55,6 +93,11 @@ impl Network {
         for (place, pool) in pools {
             let address = match wished {
                 None => pool.take_any(),
+                Some(address) if pool.subnet().contains(address) && !self.record.pools[place].given => {
+                    return Err(NetworkError::Invalid(
+                        "user specified IP address is supported only when connecting to networks with user configured subnets".into(),
+                    ));
+                }
                 Some(address) => match pool.take(address) {
                     Ok(()) => Some(address),
                     Err(Refusal::Taken) => return Err(NetworkError::AddressTaken(address)),
@@ -76,7 +119,7 @@ impl Network {
                 },
             });
         };
-        let gateway = self.record.pools[place].gateway.filter(|_| !self.record.internal);
+        let gateway = self.gateway(place);
         match address {
             IpAddr::V4(address) => {
                 (taken.ipv4, taken.prefix) = (Some(address), prefix);
@@ -94,6 +137,16 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// Where the default route of an adapter of this pool leads.
+    fn gateway(&self, pool: usize) -> Option<IpAddr> {
+        if self.is_closed() {
+            return None;
+        }
+        let pool = &self.record.pools[pool];
+        let named = pool.auxiliary.get(DEFAULT_GATEWAYS[usize::from(pool.subnet.is_ipv6())]).copied();
+        named.filter(|_| self.record.driver == Driver::Bridge).or(pool.gateway)
     }
 
     /// After a restart: an adapter has these.
@@ -122,7 +175,7 @@ impl Network {
         Some(BridgeRules {
             interface: self.record.interface.clone()?,
             subnets: self.record.pools.iter().map(|p| p.subnet).collect(),
-            gateways: self.record.pools.iter().filter_map(|p| p.gateway).collect(),
+            gateways: self.host_addresses().into_iter().map(|(a, _)| a).collect(),
             internal: self.record.internal,
             icc: self.options.icc,
             masquerade: self.options.masquerade,
