@@ -15,6 +15,7 @@ type Law = fn(&[u8]);
 /// Every target and its law.
 pub(crate) const LAWS: &[(&str, Law)] = &[
     ("agent_link", agent_link::check),
+    ("dns_message", silo_network::fuzz_dns_message),
     ("dockerfile", dockerfile::check),
     ("hive_read", hive_read::check),
     ("hive_replay", hive_replay::check),

@@ -164,8 +164,12 @@ impl Random {
 pub fn probe(source: &str, dir: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes").join(source);
     let program = dir.join("probe.exe");
-    let built =
-        Command::new("x86_64-w64-mingw32-gcc").args(["-O1", "-o"]).arg(&program).arg(&source).output();
+    let built = Command::new("x86_64-w64-mingw32-gcc")
+        .args(["-O1", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .args(["-lws2_32", "-liphlpapi"])
+        .output();
     let built = built.expect("gcc-mingw-w64-x86-64 is installed by `cargo xtask test`");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     program
@@ -497,6 +501,18 @@ impl Daemon {
         }
     }
 
+    /// Waits until it has ended by itself.
+    pub fn await_end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let end = Instant::now() + START_LIMIT;
+            while child.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < end, "the daemon does not end:\n{}", self.log());
+                // `Child` has no wait with a limit.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
     /// From its next start on it keeps at most so many spares.
     pub fn keep_spares(&mut self, spares: u64) {
         self.pool = spares;
@@ -549,19 +565,20 @@ impl Drop for Daemon {
         if arguments.len() > 2 {
             self.docker(&arguments);
         }
+        self.docker(&["network", "prune", "-f"]);
         self.stop(false);
         let of = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
         let mounts = of("/proc/self/mountinfo");
         let dir = self.dir.path().display().to_string();
-        let interfaces = of("/proc/net/dev");
+        // Ports of the bridge: adapters.
+        let ports = std::fs::read_dir(format!("/sys/class/net/{}/brif", self.bridge));
+        let adapters: Vec<_> = ports.into_iter().flatten().flatten().map(|e| e.file_name()).collect();
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
         let table = format!("silo_{}", self.bridge);
         let _ = Command::new("nft").args(["delete", "table", "ip", &table]).stderr(Stdio::null()).status();
         if !std::thread::panicking() {
             assert!(!mounts.contains(&dir), "mounts are left below {dir}");
-            for id in ids.split_whitespace() {
-                assert!(!interfaces.contains(&format!("sv{}", &id[..10])), "an adapter of {id} is left");
-            }
+            assert!(adapters.is_empty(), "adapters are left: {adapters:?}");
         }
     }
 }

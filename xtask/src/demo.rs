@@ -110,6 +110,7 @@ impl Drop for Daemon {
                 let _ = self.docker(&["rm", "-f"]).args(ids).stdout(Stdio::null()).status();
             }
         }
+        let _ = self.docker(&["network", "prune", "-f"]).stdout(Stdio::null()).status();
         self.stop();
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
         let table = format!("silo_{}", self.bridge);

@@ -38,7 +38,7 @@ pub(crate) const RUN: &[&str] = &[
 pub(crate) const MACHINES: &[&str] = &["qemu-system-x86", "erofs-utils", "e2fsprogs"];
 
 /// What tests compare with (dockerd) and make archives by.
-pub(crate) const TEST: &[&str] = &["docker.io", "xz-utils", "bzip2"];
+pub(crate) const TEST: &[&str] = &["docker.io", "docker-compose", "xz-utils", "bzip2"];
 
 /// What the bench compares with.
 pub(crate) const BENCH: &[&str] = &["docker.io", "python3"];

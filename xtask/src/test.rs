@@ -53,6 +53,8 @@ const UNDER_BOTH: &[&str] = &[
     "volumes",
     "job",
     "limits",
+    "names",
+    "networks",
 ];
 
 /// Campaigns: name, rounds if none are asked for, file and name of the test that has fewer of them.

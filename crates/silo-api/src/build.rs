@@ -23,6 +23,7 @@ use crate::containers::decode;
 use crate::error::{Answer, ApiError};
 use crate::params::Params;
 use crate::stream;
+use crate::version::{ApiVersion, MAX_VERSION};
 
 /// Bytes that are read of the context of a build that is refused.
 const MOST_REFUSED: u64 = 64 << 20;
@@ -36,7 +37,7 @@ pub(crate) struct Client(pub(crate) Arc<OwnedFd>);
 
 impl Client {
     /// Ends when the client has closed its end, which it may while it has nothing to read.
-    async fn gone(self) {
+    pub(crate) async fn gone(self) {
         let opened = self.0.try_clone().and_then(|fd| UnixStream::from_std(fd.into()));
         let Ok(end) = opened else { return std::future::pending().await };
         loop {
@@ -188,7 +189,7 @@ fn request(query: &Params, headers: &HeaderMap) -> Answer<BuildRequest> {
         cache_from: typed(query, "cachefrom")?,
         target: query.get("target").unwrap_or_default().to_owned(),
         platform: query.get("platform").unwrap_or_default().to_owned(),
-        container: decode::create(create)?,
+        container: decode::create(create, ApiVersion(MAX_VERSION))?,
         credentials: registry_config(headers)?,
         secrets: secrets(headers)?,
         id: query.get("buildid").unwrap_or_default().to_owned(),

@@ -29,6 +29,7 @@ impl From<EngineError> for ApiError {
         let status = match error.kind {
             Kind::Invalid => StatusCode::BAD_REQUEST,
             Kind::Unauthorized => StatusCode::UNAUTHORIZED,
+            Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::NotModified => StatusCode::NOT_MODIFIED,

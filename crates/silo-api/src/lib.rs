@@ -18,6 +18,7 @@ mod registry;
 mod router;
 mod server;
 mod stream;
+mod swarm;
 mod system;
 mod version;
 mod volumes;

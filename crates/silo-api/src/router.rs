@@ -7,7 +7,9 @@ use axum::routing::{delete, get, post};
 use silo_engine::Engine;
 
 use crate::error::ApiError;
-use crate::{build, containers as c, exec, images, networks, registries, registry, system, volumes};
+use crate::{
+    build, containers as c, exec, images, networks as n, registries, registry, swarm, system, volumes,
+};
 
 /// Method and path of every route, versions stripped.
 pub(crate) fn router(engine: Engine) -> Router {
@@ -55,12 +57,12 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/images/prune", post(images::prune))
         .route("/images/search", get(registries::search))
         .route("/images/{*name}", get(images::get_named).post(images::post_named).delete(images::remove))
-        .route("/networks", get(networks::list))
-        .route("/networks/{id}", get(networks::inspect).delete(networks::later))
-        .route("/networks/{id}/connect", post(networks::later))
-        .route("/networks/{id}/disconnect", post(networks::later))
-        .route("/networks/create", post(networks::later))
-        .route("/networks/prune", post(networks::prune))
+        .route("/networks", get(n::list::list))
+        .route("/networks/{id}", get(n::list::inspect).delete(n::remove::remove))
+        .route("/networks/{id}/connect", post(n::connect::connect))
+        .route("/networks/{id}/disconnect", post(n::connect::disconnect))
+        .route("/networks/create", post(n::create::create))
+        .route("/networks/prune", post(n::remove::prune))
         .route("/volumes", get(volumes::list))
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
@@ -69,7 +71,22 @@ pub(crate) fn router(engine: Engine) -> Router {
         .route("/build/prune", post(build::prune))
         .route("/build/cancel", post(build::cancel))
         .route("/session", post(system::no_build))
+        .route("/swarm", get(swarm::no_manager))
+        .route("/swarm/init", post(swarm::unsupported))
+        .route("/swarm/join", post(swarm::unsupported))
+        .route("/swarm/leave", post(swarm::leave))
+        .route("/nodes", get(swarm::no_manager))
+        .route("/services", get(swarm::no_manager))
+        .route("/tasks", get(swarm::no_manager))
+        .route("/secrets", get(swarm::no_manager))
+        .route("/configs", get(swarm::no_manager))
         .route("/silo/registry", get(registry::get))
+        .route("/silo/down", post(system::down))
+        .route(
+            "/silo/containers/{id}/adapters",
+            get(c::adapters::list).post(c::adapters::add).put(c::adapters::set),
+        )
+        .route("/silo/containers/{id}/adapters/{adapter}", delete(c::adapters::remove))
         .route("/silo/pool", get(system::pool))
         .route("/silo/images/check", get(registries::check))
         .fallback(absent)

@@ -86,7 +86,7 @@ async fn answer(
                 *request.uri_mut() = uri;
             }
             request.extensions_mut().insert(version);
-            if rest == "/build" {
+            if matches!(rest, "/build" | "/silo/down") {
                 request.extensions_mut().insert(client);
             }
             // A handler's panic is that client's error and nobody else's.

@@ -1,5 +1,6 @@
 //! `/_ping`, `/version`, `/info`, `/events`, `/system/df`.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Method, header};
@@ -9,8 +10,10 @@ use serde_json::{Value, json};
 use silo_engine::sandbox::Accounting;
 use silo_engine::{Engine, Event};
 
+use crate::build::Client;
 use crate::error::{Answer, ApiError};
 use crate::params::Params;
+use crate::version::ApiVersion;
 use crate::{containers, images, volumes};
 
 pub(crate) async fn ping(method: Method) -> impl IntoResponse {
@@ -113,7 +116,7 @@ pub(crate) async fn info(State(engine): State<Engine>) -> Answer {
         "Driver": info.driver,
         "DriverStatus": [["Backing Filesystem", info.backing_filesystem], ["Supports d_type", "true"], ["Native Overlay Diff", "true"],
             ["hyperv", info.machines], ["hyperv directory", info.vm], ["pool", info.pool]],
-        "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"]},
+        "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"], "Authorization": null, "Log": ["json-file", "none"]},
         "MemoryLimit": limits.memory, "SwapLimit": limits.swap, "CpuCfsPeriod": limits.cpu_quota, "CpuCfsQuota": limits.cpu_quota,
         "CPUShares": limits.cpu_shares, "CPUSet": limits.cpuset, "PidsLimit": limits.pids, "IPv4Forwarding": forwards, "Debug": false, "NFd": 0, "OomKillDisable": limits.oom_control,
         "NGoroutines": 0, "SystemTime": jiff::Timestamp::now().to_string(), "LoggingDriver": "json-file",
@@ -181,7 +184,10 @@ pub(crate) async fn events(State(engine): State<Engine>, query: Params) -> Answe
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
 }
 
-pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
+pub(crate) async fn disk_usage(
+    State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
+) -> Answer {
     let usage = engine.disk_usage().await?;
     let counts = engine.image_containers();
     let images: Vec<Value> = engine
@@ -202,7 +208,7 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>) -> Answer {
     let containers: Vec<Value> = usage
         .containers
         .iter()
-        .map(|c| containers::list::row(&engine, c, links.get(&c.record.id.0)))
+        .map(|c| containers::list::row(&engine, c, links.get(&c.record.id.0), version))
         .collect();
     let cache: Vec<Value> = usage.cache.iter().map(crate::build::cache_row).collect();
     let volumes: Vec<Value> = usage
@@ -240,6 +246,23 @@ pub(crate) async fn pool(State(engine): State<Engine>, query: Params) -> Answer 
 /// A session is BuildKit's.
 pub(crate) async fn no_build() -> ApiError {
     ApiError::bad("sessions (BuildKit) are not supported by this version of silo")
+}
+
+/// How long a client may take to read that everything is down.
+const READ_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Takes everything of the networks away; the daemon ends once the client has read that.
+pub(crate) async fn down(
+    State(engine): State<Engine>,
+    Extension(client): Extension<Client>,
+    query: Params,
+) -> Answer {
+    engine.take_down(query.flag("force")).await?;
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(READ_LIMIT, client.gone()).await;
+        engine.end();
+    });
+    Ok(axum::http::StatusCode::NO_CONTENT.into_response())
 }
 
 #[cfg(test)]

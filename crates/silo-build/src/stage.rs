@@ -393,8 +393,8 @@ impl<'s> Stage<'s> {
         spec.image = self.steps.state.id.to_string();
         match run.network {
             RunNetwork::Default => {}
-            RunNetwork::None => spec.network = silo_engine::NetworkMode::None,
-            RunNetwork::Host => spec.network = silo_engine::NetworkMode::Host,
+            RunNetwork::None => spec.set_network(silo_engine::NetworkMode::None),
+            RunNetwork::Host => spec.set_network(silo_engine::NetworkMode::Host),
         }
         let scripts = self.scratch("script-")?;
         let (words, escaped) = match &program {

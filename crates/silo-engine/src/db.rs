@@ -16,6 +16,7 @@ const VERSION: i64 = 1;
 pub(crate) enum Table {
     Containers,
     Volumes,
+    Networks,
     BuildCache,
 }
 
@@ -24,6 +25,7 @@ impl Table {
         match self {
             Table::Containers => "containers",
             Table::Volumes => "volumes",
+            Table::Networks => "networks",
             Table::BuildCache => "build_cache",
         }
     }
@@ -84,6 +86,7 @@ impl Db {
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512;
                  CREATE TABLE IF NOT EXISTS containers (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS volumes (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS networks (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS build_cache (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
                  CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;",
             )

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use silo_image::ImageStore;
-use silo_network::Network;
+use silo_network::{Names, Networks};
 use silo_sandbox::{Attach, Isolation, Sandbox};
 use tokio::sync::watch;
 
@@ -16,6 +16,7 @@ use crate::error::{EngineError, Result};
 use crate::events::Events;
 use crate::execs::Execs;
 use crate::lock::lock;
+use crate::networks::Book;
 use crate::record::{ContainerId, ContainerRecord, Status, VolumeRecord};
 use crate::spares::Spares;
 use crate::volume_mounts::VolumeMounts;
@@ -41,10 +42,8 @@ pub struct EngineConfig {
     pub run: PathBuf,
     /// Program that is started as `… shim DIR`; normally this one.
     pub executable: PathBuf,
-    /// Name of the default bridge.
-    pub bridge: String,
-    /// Subnet of the default bridge, `address/prefix` of its gateway; `None`: a free one.
-    pub subnet: Option<String>,
+    /// The default network, and what others are made from.
+    pub networks: silo_network::NetworkConfig,
     /// Isolation of containers that ask for none.
     pub isolation: Isolation,
     /// Guest kernels and templates.
@@ -70,13 +69,23 @@ pub(crate) struct Inner {
     pub(crate) id: String,
     pub(crate) db: Db,
     pub(crate) images: ImageStore,
-    pub(crate) network: Network,
+    pub(crate) networks: Networks,
+    /// Which networks there are, and who is on them.
+    pub(crate) book: Book,
+    /// Who is found under which name.
+    pub(crate) names: Names,
+    /// Told when the daemon is to end.
+    pub(crate) end: tokio::sync::Notify,
+    /// One makes or removes a network at a time.
+    pub(crate) network_verb: Mutex<()>,
     pub(crate) events: Events,
     pub(crate) volumes: Volumes,
     pub(crate) volume_mounts: VolumeMounts,
     pub(crate) execs: Execs,
     /// Adapters of ended runs that are still being taken away.
     pub(crate) leaving: watch::Sender<u32>,
+    /// Whose they are.
+    pub(crate) leaving_entries: Mutex<Vec<Arc<Entry>>>,
     pub(crate) spares: Spares,
     pub(crate) build_cache: BuildCache,
     registry: RwLock<Registry>,
@@ -100,8 +109,8 @@ pub(crate) struct Entry {
     pub(crate) sandbox: Mutex<Option<Sandbox>>,
     /// Clients that came before the start.
     pub(crate) early: Mutex<Vec<(Attach, std::os::fd::OwnedFd)>>,
-    /// The ended run's adapter, until it is taken away; whoever takes it away holds the lock meanwhile.
-    pub(crate) leaving: Mutex<Option<silo_network::AdapterRecord>>,
+    /// The ended run's adapters, until they are taken away; whoever takes them away holds the lock meanwhile.
+    pub(crate) leaving: Mutex<Vec<silo_network::AdapterRecord>>,
     /// Clients whose attach has been answered and is not entered yet; a start waits for them.
     pub(crate) attaching: watch::Sender<u32>,
     /// A restart is under way: `--rm` does not remove what it ends.
@@ -143,7 +152,7 @@ impl Entry {
             files: Arc::default(),
             sandbox: Mutex::new(None),
             early: Mutex::new(Vec::new()),
-            leaving: Mutex::new(None),
+            leaving: Mutex::new(Vec::new()),
             attaching: watch::channel(0).0,
             restarting: AtomicBool::new(false),
             changed: watch::channel(Progress::default()).0,
@@ -187,7 +196,7 @@ impl Engine {
         id: String,
         db: Db,
         images: ImageStore,
-        network: Network,
+        networks: Networks,
         volumes: Volumes,
         build_cache: BuildCache,
     ) -> Self {
@@ -200,12 +209,17 @@ impl Engine {
                 id,
                 db,
                 images,
-                network,
+                book: Book::new(networks.builtin()),
+                networks,
+                names: Names::default(),
+                network_verb: Mutex::new(()),
+                end: tokio::sync::Notify::new(),
                 events: Events::new(),
                 volumes,
                 volume_mounts: VolumeMounts::default(),
                 execs: Execs::default(),
                 leaving: watch::Sender::new(0),
+                leaving_entries: Mutex::default(),
                 registry: RwLock::default(),
             }),
         }
@@ -227,11 +241,6 @@ impl Engine {
     /// Where work under way may lie, on the file system of the layers; what a daemon leaves there is gone at the next start.
     pub fn scratch(&self) -> PathBuf {
         self.inner.config.root.join("tmp")
-    }
-
-    /// The networks, for inspection.
-    pub fn network(&self) -> &Network {
-        &self.inner.network
     }
 
     /// The set-up.

@@ -10,6 +10,8 @@ pub enum Kind {
     Invalid,
     /// A registry does not know who asks, or does not believe it (401).
     Unauthorized,
+    /// What is never allowed, or not now, of this object (403).
+    Forbidden,
     /// No such object (404).
     NotFound,
     /// The object's state forbids it, or a name is taken (409).
@@ -40,6 +42,10 @@ impl EngineError {
     /// 401.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self { kind: Kind::Unauthorized, message: message.into() }
+    }
+    /// 403.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Forbidden, message: message.into() }
     }
     /// 404.
     pub fn not_found(message: impl Into<String>) -> Self {

@@ -8,8 +8,6 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::filters::Filters;
 use crate::record::{ContainerRecord, Event};
-use crate::spec::NetworkMode;
-use silo_network::NetworkInfo;
 
 /// Events kept (dockerd's number).
 const KEPT: usize = 256;
@@ -54,9 +52,8 @@ impl Events {
         self.tell("container", action, &record.id.0, attributes);
     }
 
-    /// A container has got what it shares with others: its network (`connect`), its volumes (`mount`). As dockerd tells it.
-    pub(crate) fn joined(&self, record: &ContainerRecord, networks: &[NetworkInfo]) {
-        self.of_network(record, networks, "connect");
+    /// A container has got its volumes, as dockerd tells it.
+    pub(crate) fn joined(&self, record: &ContainerRecord) {
         for mount in record.mounts.iter().filter(|m| m.kind == "volume") {
             let attributes = [
                 ("container", record.id.0.clone()),
@@ -70,31 +67,11 @@ impl Events {
     }
 
     /// A container has given back what [`Events::joined`] told.
-    pub(crate) fn left(&self, record: &ContainerRecord, networks: &[NetworkInfo]) {
-        self.of_network(record, networks, "disconnect");
+    pub(crate) fn left(&self, record: &ContainerRecord) {
         for mount in record.mounts.iter().filter(|m| m.kind == "volume") {
             let attributes = [("container", record.id.0.clone()), ("driver", mount.driver.clone())];
             self.tell("volume", "unmount", &mount.name, owned(attributes));
         }
-    }
-
-    fn of_network(&self, record: &ContainerRecord, networks: &[NetworkInfo], action: &str) {
-        let name = match &record.spec.network {
-            _ if record.spec.config.network_disabled => return,
-            NetworkMode::Bridge => "bridge",
-            NetworkMode::None => "none",
-            NetworkMode::Host => "host",
-            // The other's own, which tells for itself.
-            NetworkMode::Container(_) => return,
-            NetworkMode::Named(name) => name,
-        };
-        let Some(network) = networks.iter().find(|n| n.name == name) else { return };
-        let attributes = [
-            ("container", record.id.0.clone()),
-            ("name", network.name.clone()),
-            ("type", network.driver.clone()),
-        ];
-        self.tell("network", action, &network.id, owned(attributes));
     }
 
     /// A volume was made or has gone.

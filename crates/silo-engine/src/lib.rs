@@ -21,6 +21,7 @@ mod image;
 mod image_registry;
 mod lock;
 mod mount_mode;
+mod networks;
 mod placement;
 mod ports;
 mod record;
@@ -48,6 +49,9 @@ pub use engine::{BaseSettings, ContainerPaths, Engine, EngineConfig};
 pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
 pub use mount_mode::MountMode;
+pub use networks::{
+    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkUser, NetworkView, limit_text,
+};
 pub use record::*;
 pub use spares::PoolState;
 pub use spec::*;

@@ -1,7 +1,7 @@
 //! The one file that names both axes: what each isolation gives, as data for image, network and guest.
 
 use silo_guest::{Guest, Identity, Os};
-use silo_network::AdapterForm;
+use silo_network::{AdapterForm, ResolverForm};
 use silo_sandbox::Isolation;
 
 use crate::error::{EngineError, Result};
@@ -11,10 +11,23 @@ use crate::error::{EngineError, Result};
 pub(crate) struct Facts {
     /// How a container's end of its network is made.
     pub(crate) adapter: AdapterForm,
+    /// How many it can have, and whether they come and go while it runs.
+    pub(crate) adapters: Adapters,
+    /// Where its name server listens.
+    pub(crate) resolver: ResolverForm,
     /// Whose machine identity it shows.
     pub(crate) identity: Identity,
     /// Whose kernel it runs on.
     pub(crate) kernel: Kernel,
+}
+
+/// How many adapters a container can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adapters {
+    /// Any number, and more or fewer while it runs.
+    Many,
+    /// The one that it is started with.
+    One,
 }
 
 /// Whose kernel a container runs on: what of the host it can be given, and where its files are while it runs.
@@ -29,13 +42,21 @@ pub(crate) enum Kernel {
 /// The facts of an isolation.
 pub(crate) fn facts(isolation: Isolation) -> Facts {
     match isolation {
-        Isolation::Process => {
-            Facts { adapter: AdapterForm::Veth, identity: Identity::Hosts, kernel: Kernel::Shared }
-        }
+        Isolation::Process => Facts {
+            adapter: AdapterForm::Veth,
+            adapters: Adapters::Many,
+            resolver: ResolverForm::Loopback,
+            identity: Identity::Hosts,
+            kernel: Kernel::Shared,
+        },
         // Its driver carries the adapter on.
-        Isolation::Hyperv => {
-            Facts { adapter: AdapterForm::Veth, identity: Identity::Own, kernel: Kernel::Own }
-        }
+        Isolation::Hyperv => Facts {
+            adapter: AdapterForm::Veth,
+            adapters: Adapters::One,
+            resolver: ResolverForm::Link,
+            identity: Identity::Own,
+            kernel: Kernel::Own,
+        },
     }
 }
 

@@ -58,12 +58,36 @@ pub struct ContainerRecord {
     /// The removal under way takes its anonymous volumes too.
     #[serde(default)]
     pub removes_volumes: bool,
-    /// Adapter while running.
-    pub adapter: Option<AdapterRecord>,
+    /// Adapters while running, in the order of their making. Records of before have one `adapter`, or none.
+    #[serde(default, alias = "adapter", deserialize_with = "adapters")]
+    pub adapters: Vec<AdapterRecord>,
     /// Published ports while running.
     pub published: Vec<silo_network::PublishedPort>,
     /// Health, when there is a check.
     pub health: Option<Health>,
+}
+
+/// Reads the list, or what records of before have in its place.
+fn adapters<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<AdapterRecord>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Many(Vec<AdapterRecord>),
+        One(Box<AdapterRecord>),
+        None(()),
+    }
+    Ok(match Stored::deserialize(from)? {
+        Stored::Many(list) => list,
+        Stored::One(adapter) => vec![*adapter],
+        Stored::None(()) => Vec::new(),
+    })
+}
+
+impl ContainerRecord {
+    /// The adapter on a network.
+    pub fn adapter_on(&self, network_id: &str) -> Option<&AdapterRecord> {
+        self.adapters.iter().find(|a| a.network_id == network_id)
+    }
 }
 
 /// A mount as `inspect` shows it.
@@ -264,4 +288,34 @@ pub struct VolumeRecord {
     pub mountpoint: String,
     /// Made for a container without a name.
     pub anonymous: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(adapter: Value) -> ContainerRecord {
+        let mut record = json!({
+            "id": "a", "name": "c", "created": "2026-01-01T00:00:00Z", "image_id": "", "os": "linux",
+            "isolation": "process", "spec": {}, "mounts": [], "id_range": 0, "state": {}, "restart_count": 0,
+            "stopped_by_user": false, "published": [], "health": null,
+        });
+        record["adapter"] = adapter;
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn adapters_of_records_of_before_are_read() {
+        assert!(read(Value::Null).adapters.is_empty());
+        let one = read(json!({
+            "network": "bridge", "network_id": "n", "endpoint_id": "e", "host_interface": "sv0", "ipv4": "172.17.0.2",
+            "prefix": 16, "gateway": "172.17.0.1", "mac": "02:42:ac:11:00:02",
+        }));
+        assert_eq!(one.adapters.len(), 1);
+        assert_eq!(one.adapter_on("n").map(|a| a.interface.as_str()), Some("eth0"));
+        let again: ContainerRecord = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+        assert_eq!(again.adapters, one.adapters);
+    }
 }

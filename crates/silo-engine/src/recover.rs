@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use silo_image::ImageStore;
-use silo_network::{Network, NetworkConfig};
+use silo_network::Networks;
 use silo_sandbox::{Events, Exit, Sandbox, SandboxError, SandboxState, VERSION};
 
 use crate::build_records::BuildCache;
@@ -43,7 +43,7 @@ impl Engine {
         }
         let sweeping = engine.clone();
         blocking(move || {
-            if let Err(e) = sweeping.inner.network.sweep() {
+            if let Err(e) = sweeping.inner.networks.sweep() {
                 tracing::warn!("network: {e}");
             }
             sweeping.sweep_volumes();
@@ -85,11 +85,11 @@ impl Engine {
             .map_err(image::error)?;
         let cache = cache?;
         let volumes = Volumes::open(&config.root, &db)?;
-        let network =
-            Network::open(NetworkConfig { bridge: config.bridge.clone(), subnet: config.subnet.clone() })
-                .map_err(|e| EngineError::internal(format!("network: {e}")))?;
-        let engine = Self::assemble(config, id, db, images, network, volumes, cache);
+        let networks = Networks::open(config.networks.clone())
+            .map_err(|e| EngineError::internal(format!("network: {e}")))?;
+        let engine = Self::assemble(config, id, db, images, networks, volumes, cache);
         engine.tell_mounts()?;
+        engine.restore_networks()?;
         engine.restore()?;
         Ok(engine)
     }
@@ -112,7 +112,7 @@ impl Engine {
             self.note(entry, |r| {
                 r.state.status = Status::Exited;
                 r.state.pid = 0;
-                r.adapter = None;
+                r.adapters.clear();
             });
             let _ = self.remove_entry(entry, true).await;
             return Ok(false);
@@ -185,10 +185,7 @@ impl Engine {
         let Alive { sandbox, events, state } = alive;
         tracing::info!("container {} taken over", entry.id);
         let record = entry.record();
-        if let Some(adapter) = &record.adapter {
-            self.inner.network.adopt(adapter);
-            self.inner.network.readopt_ports(&record.id.0, adapter, &record.published);
-        }
+        self.readopt_networks(&record, state.shim_pid);
         // A commit that a crash cut short has left it frozen; nobody paused it.
         let frozen_by_us = state.paused && record.state.status == Status::Running;
         if frozen_by_us && let Err(e) = sandbox.freeze(false).await {
@@ -237,12 +234,13 @@ impl Engine {
             r.state.oom_killed = exit.oom_killed;
             r.state.error.clone_from(&exit.error);
             r.state.finished_at = Timestamp::from_millisecond(exit.at_ms).ok();
-            r.adapter = None;
+            r.adapters.clear();
             r.published.clear();
         });
         let record = entry.record();
         self.release_volumes(&record);
-        self.inner.events.left(&record, &self.inner.network.infos());
+        self.network_events(&record, "disconnect");
+        self.inner.events.left(&record);
         self.inner.events.container(&record, "die", &[("exitCode", exit.code.to_string())]);
         let restart = match record.spec.restart {
             RestartPolicy::No => false,

@@ -38,8 +38,9 @@ pub struct ContainerSpec {
     pub security: Security,
     /// `--network`.
     pub network: NetworkMode,
-    /// Network aliases and fixed addresses asked for on that network.
-    pub endpoint: EndpointSpec,
+    /// What it is to have on each of its networks; the first is that of `network`. Records of before have one `endpoint`.
+    #[serde(alias = "endpoint", deserialize_with = "endpoints")]
+    pub networks: Vec<NetworkEndpoint>,
     /// `--pid`: empty, `host` or `container:<id>`.
     pub pid_mode: String,
     /// `--ipc`: empty, `private`, `none`, `shareable`, `host` or `container:<id>`.
@@ -263,14 +264,104 @@ pub struct Link {
     pub alias: String,
 }
 
-/// What was asked of the network endpoint.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// What was asked of a container's endpoint on one network; empty: chosen for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct EndpointSpec {
-    /// `--mac-address`, empty: made.
+pub struct NetworkEndpoint {
+    /// The network as given; its name once the container is created and there is such a network.
+    pub network: String,
+    /// The network's ID once the container has been connected to it.
+    pub network_id: String,
+    /// `--mac-address`.
     pub mac: String,
-    /// `--ip`, empty: next free.
+    /// `--ip`.
     pub ipv4: String,
+    /// `--ip6`.
+    pub ipv6: String,
+    /// `--link-local-ip`.
+    pub link_local: Vec<String>,
+    /// `--network-alias`.
+    pub aliases: Vec<String>,
+    /// `--link` on a network of one's own, `container:alias`.
+    pub links: Vec<String>,
+    /// `driver-opt=`, and what was set of the adapter since (`dev.silo.max-egress`).
+    pub driver_opts: BTreeMap<String, String>,
+    /// `gw-priority=`: the highest has the default route.
+    pub gw_priority: i64,
+    /// Whether the request had an IPAM configuration, for inspect.
+    pub ipam: bool,
+}
+
+impl NetworkEndpoint {
+    /// On this network, nothing asked.
+    pub fn on(network: &str) -> Self {
+        Self { network: network.to_owned(), ..Default::default() }
+    }
+}
+
+/// Reads the list, or the one endpoint of records of before.
+fn endpoints<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<NetworkEndpoint>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Many(Vec<NetworkEndpoint>),
+        One(NetworkEndpoint),
+    }
+    Ok(match Stored::deserialize(from)? {
+        Stored::Many(list) => list,
+        Stored::One(endpoint) => vec![endpoint],
+    })
+}
+
+impl ContainerSpec {
+    /// Puts the container into the network of a mode and no other; what was asked of its first endpoint stays.
+    pub fn set_network(&mut self, mode: NetworkMode) {
+        self.networks.truncate(1);
+        self.network = mode;
+        match self.network.name() {
+            None => self.networks.clear(),
+            Some(name) => match self.networks.first_mut() {
+                Some(first) => {
+                    if first.network != name {
+                        first.network_id.clear();
+                    }
+                    name.clone_into(&mut first.network);
+                }
+                None => self.networks.push(NetworkEndpoint::on(&name)),
+            },
+        }
+    }
+
+    /// Completes what a record of before says of networks.
+    pub(crate) fn complete_networks(&mut self) {
+        let Some(name) = self.network.name() else { return self.networks.clear() };
+        if self.networks.is_empty() {
+            self.networks.push(NetworkEndpoint::default());
+        }
+        if let Some(first) = self.networks.first_mut().filter(|f| f.network.is_empty()) {
+            first.network = name;
+        }
+    }
+}
+
+impl NetworkMode {
+    /// The network's name or ID; none of its own when it is another container's.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::Bridge => Some("bridge".to_owned()),
+            Self::None => Some("none".to_owned()),
+            Self::Host => Some("host".to_owned()),
+            Self::Named(name) => Some(name.clone()),
+            Self::Container(_) => None,
+        }
+    }
+
+    /// Whether the container has a namespace of its own with adapters in it.
+    pub fn has_adapters(&self) -> bool {
+        matches!(self, Self::Bridge | Self::Named(_))
+    }
 }
 
 /// `-p`.
@@ -319,5 +410,29 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         LogConfig { driver: "json-file".into(), options: BTreeMap::new(), max_size: 0, max_files: 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_records_of_before_say_of_networks_is_read() {
+        let read = |text: &str| {
+            let mut spec: ContainerSpec = serde_json::from_str(text).unwrap();
+            spec.complete_networks();
+            spec
+        };
+        let spec = read(r#"{"network": "Bridge", "endpoint": {"mac": "02:42:ac:11:00:02", "ipv4": ""}}"#);
+        assert_eq!(spec.networks.len(), 1);
+        assert_eq!(
+            (spec.networks[0].network.as_str(), spec.networks[0].mac.as_str()),
+            ("bridge", "02:42:ac:11:00:02")
+        );
+        assert_eq!(read(r#"{"network": "None"}"#).networks, [NetworkEndpoint::on("none")]);
+        assert!(read(r#"{"network": {"Container": "x"}, "endpoint": {}}"#).networks.is_empty());
+        let again = read(&serde_json::to_string(&spec).unwrap());
+        assert_eq!(again.networks, spec.networks);
     }
 }

@@ -1,7 +1,7 @@
 //! The texts of `/etc/hosts` and `/etc/resolv.conf` in a container.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What dockerd puts first.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n\
@@ -13,6 +13,7 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n\
 
 /// dockerd's choice where the host names no server that a container can reach.
 const FALLBACK: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
+const FALLBACK6: [&str; 2] = ["2001:4860:4860::8888", "2001:4860:4860::8844"];
 
 /// The text of `/etc/hosts`: `extra` are pairs of name and address, `ip` is `None` for a container without a network.
 pub fn hosts_file(hostname: &str, domain: &str, ip: Option<&str>, extra: &[(String, String)]) -> String {
@@ -32,13 +33,13 @@ pub fn hosts_file(hostname: &str, domain: &str, ip: Option<&str>, extra: &[(Stri
 
 /// The text of `/etc/resolv.conf` of a container with a network of its own: the host's, with `dns`, `search` and `options`
 /// in place of its lines when not empty. Of the host's name servers only those stay that a container can reach: none on
-/// the host's loopback, and, the network being IPv4, none with an IPv6 address.
-pub fn resolv_conf(host: &str, dns: &[String], search: &[String], options: &[String]) -> String {
+/// the host's loopback, and none with an IPv6 address unless the container has one (`ipv6`).
+pub fn resolv_conf(host: &str, dns: &[String], search: &[String], options: &[String], ipv6: bool) -> String {
     let (mut servers, mut hosts_search, mut hosts_options) = (Vec::new(), Vec::new(), Vec::new());
     for line in host.lines().map(str::trim_start).filter(|l| !l.starts_with(['#', ';'])) {
         let mut words = line.split_whitespace();
         match words.next() {
-            Some("nameserver") => servers.extend(words.next().filter(|s| reachable(s))),
+            Some("nameserver") => servers.extend(words.next().filter(|s| reachable(s, ipv6))),
             // The last one counts, and `domain` is a `search` of one.
             Some("search" | "domain") => hosts_search = words.collect(),
             Some("options") => hosts_options.extend(words),
@@ -47,6 +48,7 @@ pub fn resolv_conf(host: &str, dns: &[String], search: &[String], options: &[Str
     }
     if servers.is_empty() {
         servers.extend(FALLBACK);
+        servers.extend(FALLBACK6.iter().filter(|_| ipv6));
     }
     let servers = or_given(servers, dns);
     let mut search = or_given(hosts_search, search);
@@ -70,8 +72,8 @@ fn or_given<'a>(hosts: Vec<&'a str>, given: &'a [String]) -> Vec<&'a str> {
     if given.is_empty() { hosts } else { given.iter().map(String::as_str).collect() }
 }
 
-fn reachable(server: &str) -> bool {
-    server.parse::<Ipv4Addr>().is_ok_and(|ip| !ip.is_loopback())
+fn reachable(server: &str, ipv6: bool) -> bool {
+    server.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback() && (ip.is_ipv4() || ipv6))
 }
 
 #[cfg(test)]
@@ -96,16 +98,25 @@ mod tests {
     fn loopback_servers_of_the_host_are_dropped() {
         let host =
             "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\nsearch a b\noptions edns0\n";
-        let text = resolv_conf(host, &[], &[], &[]);
+        let text = resolv_conf(host, &[], &[], &[], false);
         assert!(text.ends_with("\nnameserver 10.0.0.2\nsearch a b\noptions edns0\n"), "{text}");
-        let text = resolv_conf("nameserver 127.0.0.53\n", &[], &[], &[]);
+        let text = resolv_conf("nameserver 127.0.0.53\n", &[], &[], &[], false);
         assert!(text.ends_with("\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n"), "{text}");
+    }
+
+    #[test]
+    fn servers_with_ipv6_are_for_who_has_an_address_of_it() {
+        let host = "nameserver ::1\nnameserver fd00::53\n";
+        assert!(resolv_conf(host, &[], &[], &[], true).ends_with("Silo.\nnameserver fd00::53\n"));
+        assert!(resolv_conf(host, &[], &[], &[], false).ends_with("\nnameserver 8.8.4.4\n"));
+        assert!(resolv_conf("", &[], &[], &[], true).ends_with("\nnameserver 2001:4860:4860::8844\n"));
     }
 
     #[test]
     fn given_values_take_the_place_of_the_hosts() {
         let host = "nameserver 10.0.0.2\ndomain a\noptions edns0\n";
-        let text = resolv_conf(host, &strings(&["127.0.0.1"]), &strings(&["."]), &strings(&["ndots:2"]));
+        let text =
+            resolv_conf(host, &strings(&["127.0.0.1"]), &strings(&["."]), &strings(&["ndots:2"]), true);
         assert!(text.ends_with("\nnameserver 127.0.0.1\noptions ndots:2\n"), "{text}");
         assert!(!text.contains("search"), "{text}");
     }

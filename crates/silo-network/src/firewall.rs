@@ -2,14 +2,57 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Output, Stdio};
 
 use crate::error::{NetworkError, Result};
-use crate::subnet::Subnet;
+use crate::mac::MacAddress;
+use crate::options::GatewayMode;
+use crate::subnet::IpSubnet;
 
 /// A daemon's PATH need not hold the administrator's programs.
 const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+
+/// What the table must know of one bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) struct BridgeRules {
+    pub(crate) interface: String,
+    pub(crate) subnets: Vec<IpSubnet>,
+    /// The host's addresses on it.
+    pub(crate) gateways: Vec<IpAddr>,
+    /// No way out and none in.
+    pub(crate) internal: bool,
+    /// Whether its containers reach each other.
+    pub(crate) icc: bool,
+    /// Whether its containers are hidden behind the host's address.
+    pub(crate) masquerade: bool,
+    /// Where ports are published that name no address of the host.
+    pub(crate) host_binding: Option<IpAddr>,
+    /// Of IPv4, of IPv6.
+    pub(crate) gateway_mode: [GatewayMode; 2],
+}
+
+/// What an adapter may send: its own hardware address and addresses, ARP and neighbour discovery included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) struct Guard {
+    pub(crate) host_interface: String,
+    pub(crate) mac: MacAddress,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+#[allow(dead_code)]
+/// Lets an adapter send only what is its own.
+pub(crate) fn guard(_table: &str, _guard: &Guard) -> Result<()> {
+    Ok(())
+}
+
+#[allow(dead_code)]
+/// Forgets the guard of an adapter that is gone.
+pub(crate) fn unguard(_table: &str, _host_interface: &str) -> Result<()> {
+    Ok(())
+}
 
 /// A published port, as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +70,32 @@ fn table(bridge: &str) -> String {
 }
 
 /// The script that puts the table in place of what there was.
-pub(crate) fn script(bridge: &str, subnet: Subnet, forwards: &[Forward]) -> String {
-    let table = table(bridge);
+pub(crate) fn script(table: &str, bridges: &[BridgeRules], forwards: &[Forward]) -> String {
+    let mut parts = [const { String::new() }; 3];
+    for rules in bridges {
+        let bridge = &rules.interface;
+        let _ = writeln!(parts[0], "    iifname \"{bridge}\" ip daddr 127.0.0.0/8 drop");
+        for subnet in rules.subnets.iter().filter(|s| !s.is_ipv6()) {
+            let _ = write!(
+                parts[1],
+                r#"    ip saddr {subnet} oifname != "{bridge}" masquerade
+    # A container that calls a published port of the host: the answer must come back through the host.
+    oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
+"#
+            );
+        }
+        let _ = writeln!(parts[1], "    oifname \"{bridge}\" ip saddr 127.0.0.0/8 masquerade");
+        let _ = write!(
+            parts[2],
+            r#"    iifname "{bridge}" accept
+    oifname "{bridge}" ct state established,related accept
+    oifname "{bridge}" ct status dnat accept
+    # From outside only published ports are reached, as with dockerd.
+    oifname "{bridge}" drop
+"#
+        );
+    }
+    let [loopback, translate, pass] = parts;
     let (mut prerouting, mut output) = (String::new(), String::new());
     for forward in forwards {
         let Forward { protocol, host_port, to, to_port, .. } = forward;
@@ -53,8 +120,7 @@ table ip {table} {{
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
     # Publishing on loopback makes the kernel route 127.0.0.0/8 on the bridge: containers must not use that.
-    iifname "{bridge}" ip daddr 127.0.0.0/8 drop
-  }}
+{loopback}  }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
 {prerouting}  }}
@@ -63,19 +129,10 @@ table ip {table} {{
 {output}  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {subnet} oifname != "{bridge}" masquerade
-    # A container that calls a published port of the host: the answer must come back through the host.
-    oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
-    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
-  }}
+{translate}  }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    iifname "{bridge}" accept
-    oifname "{bridge}" ct state established,related accept
-    oifname "{bridge}" ct status dnat accept
-    # From outside only published ports are reached, as with dockerd.
-    oifname "{bridge}" drop
-  }}
+{pass}  }}
 }}
 "#
     );
@@ -83,9 +140,10 @@ table ip {table} {{
 }
 
 /// Replaces the table.
-pub(crate) fn replace(bridge: &str, subnet: Subnet, forwards: &[Forward]) -> Result<()> {
-    run(&["-f", "-"], &script(bridge, subnet, forwards))
-        .map_err(|reason| NetworkError::Firewall { doing: format!("set up table {}", table(bridge)), reason })
+pub(crate) fn replace(bridge: &str, bridges: &[BridgeRules], forwards: &[Forward]) -> Result<()> {
+    let table = table(bridge);
+    run(&["-f", "-"], &script(&table, bridges, forwards))
+        .map_err(|reason| NetworkError::Firewall { doing: format!("set up table {table}"), reason })
 }
 
 /// Whether the table is there.
@@ -146,7 +204,17 @@ mod tests {
         };
         let forwards =
             [forward([0, 0, 0, 0], 8080), forward([127, 0, 0, 1], 8081), forward([10, 0, 0, 9], 8082)];
-        let text = script("silo0", "172.17.0.0/16".parse().unwrap(), &forwards);
+        let rules = BridgeRules {
+            interface: "silo0".to_owned(),
+            subnets: vec!["172.17.0.0/16".parse().unwrap()],
+            gateways: vec![],
+            internal: false,
+            icc: true,
+            masquerade: true,
+            host_binding: None,
+            gateway_mode: [GatewayMode::Nat; 2],
+        };
+        let text = script("silo_silo0", &[rules], &forwards);
         let count = |rule: &str| text.matches(rule).count();
         assert_eq!(count("fib daddr type local tcp dport 8080 dnat to 172.17.0.2:80\n"), 2);
         assert_eq!(count("ip daddr 127.0.0.1 tcp dport 8081 dnat to 172.17.0.2:80\n"), 1);

@@ -1,25 +1,42 @@
-//! Networks, adapters, addresses and published ports of containers: one bridge, made and undone by netlink and nftables.
+//! Networks, adapters, addresses, published ports and names of containers, made and undone by netlink and nftables.
 //!
-//! Owns the words adapter and published port. Every call is synchronous and short (an asynchronous caller runs it on a
-//! blocking thread) and [`Network`] may be shared between threads.
+//! Owns the words network, adapter and published port. Every call is synchronous and short (an asynchronous caller runs it
+//! on a blocking thread) and [`Networks`] may be shared between threads.
 //! Must not know: what a container is beyond the name it is given, the database, isolation, guests.
 
+mod adapter;
+mod bandwidth;
+mod bridge;
 mod error;
 mod files;
 mod firewall;
+mod ipam;
 mod links;
+mod mac;
+mod names;
 mod namespace;
 mod network;
+mod networks;
+mod options;
+mod parent;
 mod pool;
 mod ports;
+mod ports_publish;
 mod record;
+mod settings;
+mod shaping;
 mod subnet;
 
-pub use error::NetworkError;
+#[cfg(test)]
+mod tests;
+
+pub use bandwidth::parse_rate;
+pub use error::{ErrorKind, NetworkError};
 pub use files::{hosts_file, resolv_conf};
-pub use network::Network;
+pub use names::{NamedEndpoint, Names, ResolverForm, Upstream, View, fuzz_dns_message};
+pub use networks::Networks;
 pub use record::{
-    AdapterForm, AdapterRecord, AttachOptions, Attached, NetworkConfig, NetworkInfo, PortRequest,
-    PublishedPort,
+    AdapterForm, AdapterRecord, AttachOptions, Attached, Bandwidth, Counters, Driver, NetworkConfig,
+    NetworkRecord, NetworkSpec, PoolRecord, PoolSpec, PortRequest, PublishedPort,
 };
-pub use subnet::{Subnet, SubnetError};
+pub use subnet::{IpSubnet, SubnetError};

@@ -1,49 +1,63 @@
 //! Links, addresses and routes by rtnetlink (`linux/rtnetlink.h`, `linux/if_link.h`, `linux/veth.h`).
 
 use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-pub(crate) use silo_sys::links::{Link, add_default_route, create_bridge, find, is_gone, set_mac, set_up};
+pub(crate) use silo_sys::links::{Link, find, is_gone, set_master, set_up};
 use silo_sys::links::{dump, header, parse};
-use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, Socket};
+use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
 
-use crate::record::MacAddress;
-use crate::subnet::Subnet;
+use crate::mac::MacAddress;
+use crate::record::Counters;
+use crate::subnet::IpSubnet;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
-const RTM_GETADDR: u16 = 22;
+const RTM_SETLINK: u16 = 19;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
 
+const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_F_NODAD: u8 = 2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 const RTA_TABLE: u16 = 15;
 
-const ADDRESS_HEADER: usize = 8;
+const LINK_HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
 
 const IFF_UP: u32 = 1;
-const INET: u8 = libc::AF_INET as u8;
 
 /// The two ends of a new veth pair.
 #[derive(Debug)]
-pub(crate) struct Veth<'a, F> {
+pub(crate) struct Veth<'a> {
     /// Name of the end that stays here.
     pub(crate) host: &'a str,
     /// Index of the bridge that it joins.
@@ -53,13 +67,13 @@ pub(crate) struct Veth<'a, F> {
     /// Hardware address of that end.
     pub(crate) mac: MacAddress,
     /// Where it goes: a network namespace.
-    pub(crate) netns: F,
+    pub(crate) netns: BorrowedFd<'a>,
     /// Of both.
     pub(crate) mtu: u32,
 }
 
 /// Makes a veth pair, one end up and a port of a bridge here, the other (down) in another namespace: one message for all of it.
-pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_, impl AsFd>) -> io::Result<()> {
+pub(crate) fn create_veth(veth: &Veth<'_>) -> Message {
     let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, IFF_UP, IFF_UP));
     message
         .text(IFLA_IFNAME, veth.host)
@@ -77,16 +91,138 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_, impl AsFd>) -> io
                         .number(IFLA_NUM_TX_QUEUES, 1)
                         .number(IFLA_NUM_RX_QUEUES, 1)
                         .attribute(IFLA_ADDRESS, &veth.mac.0)
-                        .number(IFLA_NET_NS_FD, veth.netns.as_fd().as_raw_fd().cast_unsigned());
+                        .number(IFLA_NET_NS_FD, veth.netns.as_raw_fd().cast_unsigned());
                 });
             });
         });
-    socket.change(message)
+    message
 }
 
-/// All links.
-pub(crate) fn all(socket: &mut Socket) -> io::Result<Vec<Link>> {
-    dump(socket, || Message::new(RTM_GETLINK, 0, &header(0, 0, 0)), parse)
+/// What kind of link on top of a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upper {
+    /// With the number of its mode.
+    Macvlan(u32),
+    /// With the numbers of mode and flags.
+    Ipvlan(u16, u16),
+}
+
+/// Makes a link on top of a parent of this namespace, down, in another namespace.
+pub(crate) fn create_upper(
+    kind: Upper,
+    parent: u32,
+    inside: &str,
+    mac: Option<MacAddress>,
+    mtu: Option<u32>,
+    netns: impl AsFd,
+) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, inside).number(IFLA_LINK, parent);
+    message.number(IFLA_NET_NS_FD, netns.as_fd().as_raw_fd().cast_unsigned());
+    if let Some(mac) = mac {
+        message.attribute(IFLA_ADDRESS, &mac.0);
+    }
+    if let Some(mtu) = mtu {
+        message.number(IFLA_MTU, mtu);
+    }
+    message.nested(IFLA_LINKINFO, |info| match kind {
+        Upper::Macvlan(mode) => {
+            info.text(IFLA_INFO_KIND, "macvlan").nested(IFLA_INFO_DATA, |data| {
+                data.number(IFLA_MACVLAN_MODE, mode);
+            });
+        }
+        Upper::Ipvlan(mode, flags) => {
+            info.text(IFLA_INFO_KIND, "ipvlan").nested(IFLA_INFO_DATA, |data| {
+                data.attribute(IFLA_IPVLAN_MODE, &mode.to_ne_bytes())
+                    .attribute(IFLA_IPVLAN_FLAGS, &flags.to_ne_bytes());
+            });
+        }
+    });
+    message
+}
+
+/// A link without a parent: the kernel answers `EINVAL` when it knows the kind, `EOPNOTSUPP` when not.
+pub(crate) fn probe(kind: &str) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, "silo-probe").nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, kind);
+    });
+    message
+}
+
+/// Makes a link of its own (bridge, dummy, ifb).
+pub(crate) fn create(kind: &str, name: &str, mtu: u32, mac: Option<MacAddress>) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name).number(IFLA_MTU, mtu);
+    if let Some(mac) = mac {
+        message.attribute(IFLA_ADDRESS, &mac.0);
+    }
+    message.nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, kind);
+    });
+    message
+}
+
+/// Makes a pair whose both ends stay here, up.
+pub(crate) fn create_pair(name: &str, peer: &str) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, IFF_UP, IFF_UP));
+    message.text(IFLA_IFNAME, name).nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |data| {
+            data.nested(VETH_INFO_PEER, |end| {
+                end.raw(&header(0, 0, 0));
+                end.text(IFLA_IFNAME, peer);
+            });
+        });
+    });
+    message
+}
+
+/// Makes the part of a link that carries one VLAN.
+pub(crate) fn create_vlan(name: &str, parent: u32, id: u16) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name).number(IFLA_LINK, parent);
+    message.nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "vlan").nested(IFLA_INFO_DATA, |data| {
+            data.attribute(IFLA_VLAN_ID, &id.to_ne_bytes());
+        });
+    });
+    message
+}
+
+/// Marks a link as somebody's; the kernel takes no alias with a new link.
+pub(crate) fn mark(name: &str, alias: &str) -> Message {
+    let mut message = Message::new(RTM_SETLINK, 0, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name).text(IFLA_IFALIAS, alias);
+    message
+}
+
+/// All links, each with its alias.
+pub(crate) fn all(socket: &mut Socket) -> io::Result<Vec<(Link, String)>> {
+    dump(
+        socket,
+        || Message::new(RTM_GETLINK, 0, &header(0, 0, 0)),
+        |answer| {
+            let alias =
+                netlink::attributes(answer.get(LINK_HEADER..)?).find(|(kind, _)| *kind == IFLA_IFALIAS);
+            Some((parse(answer)?, alias.map(|(_, text)| netlink::text(text).to_owned()).unwrap_or_default()))
+        },
+    )
+}
+
+/// What a link carried, from its own side.
+pub(crate) fn counters(socket: &mut Socket, name: &str) -> io::Result<Counters> {
+    let mut message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name);
+    let answer = socket.get(message)?;
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "a link without counters");
+    let mut attributes = netlink::attributes(answer.get(LINK_HEADER..).unwrap_or_default());
+    let (_, stats) = attributes.find(|(kind, _)| *kind == IFLA_STATS64).ok_or_else(missing)?;
+    // struct rtnl_link_stats64: packets, bytes, errors, dropped, each received and sent.
+    let mut numbers = stats.chunks_exact(8).filter_map(|c| c.try_into().ok().map(u64::from_ne_bytes));
+    let mut next = || numbers.next().ok_or_else(missing);
+    let (rx_packets, tx_packets, rx_bytes, tx_bytes) = (next()?, next()?, next()?, next()?);
+    let (rx_errors, tx_errors, rx_dropped, tx_dropped) = (next()?, next()?, next()?, next()?);
+    Ok(Counters { rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped })
 }
 
 /// Removes a link by name; a veth's other end goes with it.
@@ -96,50 +232,143 @@ pub(crate) fn delete(name: &str) -> Message {
     message
 }
 
-/// Gives a link an address of a subnet (again: no error).
-pub(crate) fn add_address(index: u32, address: Ipv4Addr, subnet: Subnet) -> Message {
-    silo_sys::links::add_address(index, address.into(), subnet.prefix())
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
 }
 
-/// IPv4 addresses of the host: (index of the link, address, its subnet).
-pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv4Addr, Subnet)>> {
-    dump(
-        socket,
-        || Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0]),
-        |answer| {
-            let prefix = *answer.get(1)?;
-            let index = netlink::number(answer.get(4..8)?)?;
-            let (_, payload) =
-                netlink::attributes(answer.get(ADDRESS_HEADER..)?).find(|(a, _)| *a == IFA_LOCAL)?;
-            let address = Ipv4Addr::from(*payload.first_chunk::<4>()?);
-            Some((index, address, Subnet::containing(address, prefix)))
-        },
-    )
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
 }
 
-/// What the host sends where: (destination, index of the link) of its IPv4 routes, but for the default route and the
-/// kernel's own table of local addresses.
-pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<(Subnet, u32)>> {
-    let mut header = [0; ROUTE_HEADER];
-    header[0] = INET;
+/// Gives a link an address (again: no error), usable at once: it was given out here, so nobody else has it.
+pub(crate) fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
+    let mut fixed = [family(address), prefix, flags, 0, 0, 0, 0, 0];
+    fixed[4..].copy_from_slice(&index.to_ne_bytes());
+    let mut message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
+    message.attribute(IFA_LOCAL, &octets(address)).attribute(IFA_ADDRESS, &octets(address));
+    if let IpAddr::V4(address) = address {
+        let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+        message.attribute(IFA_BROADCAST, &(u32::from(address) | hosts).to_be_bytes());
+    }
+    message
+}
+
+/// Where everything goes that no other route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DefaultRoute {
+    pub(crate) ipv6: bool,
+    /// Of the link.
+    pub(crate) index: u32,
+    /// `None`: everybody is on the link.
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+impl DefaultRoute {
+    fn message(self, kind: u16, flags: u16) -> Message {
+        let scope = match (self.gateway, self.ipv6, kind) {
+            (_, _, RTM_DELROUTE) => libc::RT_SCOPE_NOWHERE,
+            (None, false, _) => libc::RT_SCOPE_LINK,
+            _ => libc::RT_SCOPE_UNIVERSE,
+        };
+        let family = if self.ipv6 { libc::AF_INET6 } else { libc::AF_INET } as u8;
+        let (table, protocol) = (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT);
+        // rtmsg: family, destination and source length, tos, table, protocol, scope, type, flags. A removal takes any.
+        let (protocol, unicast) = match kind {
+            RTM_DELROUTE => (libc::RTPROT_UNSPEC, libc::RTN_UNSPEC),
+            _ => (protocol, libc::RTN_UNICAST),
+        };
+        let fixed = [family, 0, 0, 0, table, protocol, scope, unicast, 0, 0, 0, 0];
+        let mut message = Message::new(kind, flags, &fixed);
+        if let Some(gateway) = self.gateway {
+            message.attribute(RTA_GATEWAY, &octets(gateway));
+        }
+        message.number(RTA_OIF, self.index);
+        message
+    }
+
+    /// Adds it; there is one already: `EEXIST`.
+    pub(crate) fn add(self) -> Message {
+        self.message(RTM_NEWROUTE, CREATE | EXCLUSIVE)
+    }
+
+    pub(crate) fn remove(self) -> Message {
+        self.message(RTM_DELROUTE, 0)
+    }
+}
+
+/// One route, as the kernel tells it.
+struct Route {
+    ipv6: bool,
+    destination: IpSubnet,
+    index: u32,
+    gateway: Option<IpAddr>,
+    table: u32,
+}
+
+fn all_routes(socket: &mut Socket) -> io::Result<Vec<Route>> {
     dump(
         socket,
-        move || Message::new(RTM_GETROUTE, 0, &header),
+        || Message::new(RTM_GETROUTE, 0, &[0; ROUTE_HEADER]),
         |answer| {
-            let (prefix, mut table) = (*answer.get(1)?, u32::from(*answer.get(4)?));
-            let (mut destination, mut link) = (Ipv4Addr::UNSPECIFIED, 0);
+            let (family, prefix) = (i32::from(*answer.first()?), *answer.get(1)?);
+            let mut table = u32::from(*answer.get(4)?);
+            // Only routes to somewhere: no multicast, broadcast, unreachable.
+            if *answer.get(7)? != libc::RTN_UNICAST && table != u32::from(libc::RT_TABLE_LOCAL) {
+                return None;
+            }
+            let (mut index, mut gateway) = (0, None);
+            let mut destination: IpAddr = match family {
+                libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+                libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+                _ => return None,
+            };
             for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
                 match attribute {
-                    RTA_DST => destination = Ipv4Addr::from(*payload.first_chunk::<4>()?),
-                    RTA_OIF => link = netlink::number(payload)?,
+                    RTA_DST => destination = address(payload)?,
+                    RTA_OIF => index = netlink::number(payload)?,
+                    RTA_GATEWAY => gateway = address(payload),
                     RTA_TABLE => table = netlink::number(payload)?,
                     _ => {}
                 }
             }
-            (prefix > 0 && table != u32::from(libc::RT_TABLE_LOCAL))
-                .then(|| (Subnet::containing(destination, prefix), link))
+            let destination = IpSubnet::containing(destination, prefix);
+            Some(Route { ipv6: family == libc::AF_INET6, destination, index, gateway, table })
         },
     )
+}
+
+/// What the host sends where: (destination, index of the link) of its routes, but for the default routes and the
+/// kernel's own table of local addresses.
+pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<(IpSubnet, u32)>> {
+    let routes = all_routes(socket)?.into_iter();
+    Ok(routes
+        .filter(|r| r.destination.prefix() > 0 && r.table != u32::from(libc::RT_TABLE_LOCAL))
+        .map(|r| (r.destination, r.index))
+        .collect())
+}
+
+/// Default routes of the main table.
+pub(crate) fn default_routes(socket: &mut Socket) -> io::Result<Vec<DefaultRoute>> {
+    let routes = all_routes(socket)?.into_iter();
+    Ok(routes
+        .filter(|r| r.destination.prefix() == 0 && r.table == u32::from(libc::RT_TABLE_MAIN))
+        .map(|r| DefaultRoute { ipv6: r.ipv6, index: r.index, gateway: r.gateway })
+        .collect())
+}
+
+fn address(payload: &[u8]) -> Option<IpAddr> {
+    match payload.len() {
+        4 => Some(Ipv4Addr::from(*payload.first_chunk::<4>()?).into()),
+        16 => Some(Ipv6Addr::from(*payload.first_chunk::<16>()?).into()),
+        _ => None,
+    }
 }
 
 /// It is there already.

@@ -1,6 +1,6 @@
 //! Network namespaces: made by a thread that lives only for that, furnished from within.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 
 use silo_sys::netlink::Socket;
@@ -40,13 +40,13 @@ pub(crate) fn create<T: Send>(
 
 /// Runs `furnish` in a namespace that was made before.
 pub(crate) fn enter<T: Send>(
-    namespace: &OwnedFd,
-    furnish: impl FnOnce(&OwnedFd, &mut Socket) -> Result<T> + Send,
+    namespace: BorrowedFd<'_>,
+    furnish: impl FnOnce(&mut Socket) -> Result<T> + Send,
 ) -> Result<T> {
     on_a_thread(move || {
         netns::enter_network(namespace).map_err(kernel("entering a network namespace"))?;
         let mut socket = Socket::open().map_err(kernel("opening a netlink socket in a network namespace"))?;
-        furnish(namespace, &mut socket)
+        furnish(&mut socket)
     })
 }
 

@@ -239,6 +239,9 @@ pub struct MachineNetwork {
     pub addresses: Vec<(std::net::IpAddr, u8)>,
     /// Where everything else goes.
     pub gateways: Vec<std::net::IpAddr>,
+    /// A name server at the other end of the adapter's link: its address, and its hardware address there.
+    #[serde(default)]
+    pub resolver: Option<(std::net::IpAddr, [u8; 6])>,
 }
 
 /// How a client is attached.

@@ -14,6 +14,7 @@ const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -26,8 +27,12 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
 
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
@@ -187,6 +192,27 @@ pub fn add_default_route(index: u32, gateway: IpAddr) -> Message {
         ],
     );
     message.attribute(RTA_GATEWAY, &octets(gateway)).number(RTA_OIF, index);
+    message
+}
+
+/// Sends what is for one address to a link, without a gateway.
+pub fn add_host_route(index: u32, address: IpAddr) -> Message {
+    let bits = octets(address).len() as u8 * 8;
+    let (table, scope) = (libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK);
+    let fixed = [family(address), bits, 0, 0, table, libc::RTPROT_BOOT, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
+    let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed);
+    message.attribute(RTA_DST, &octets(address)).number(RTA_OIF, index);
+    message
+}
+
+/// Tells whose hardware address an address on a link is: nobody is asked, and nobody can say otherwise.
+pub fn add_neighbour(index: u32, address: IpAddr, mac: [u8; 6]) -> Message {
+    // ndmsg: family, padding, index, state (NUD_PERMANENT), flags, type.
+    let mut fixed = [family(address), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed[8..10].copy_from_slice(&0x80u16.to_ne_bytes());
+    let mut message = Message::new(RTM_NEWNEIGH, CREATE | REPLACE, &fixed);
+    message.attribute(NDA_DST, &octets(address)).attribute(NDA_LLADDR, &mac);
     message
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct DaemonArguments {
     /// Gateway and prefix of the default network, such as 172.20.0.1/16 [a free one]
     #[arg(long)]
     subnet: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    networks: crate::daemon_networks::NetworkArguments,
     /// Isolation of containers that ask for none: process or hyperv [process]
     #[arg(long)]
     isolation: Option<String>,
@@ -197,6 +200,7 @@ impl DaemonArguments {
             group: self.group.or(file.group),
             bridge: self.bridge.or(file.bridge),
             subnet: self.subnet.or(file.subnet),
+            networks: self.networks.over(file.networks),
             isolation: self.isolation.or(file.isolation),
             vm_dir: self.vm_dir.or(file.vm_dir),
             pool: self.pool.or(file.pool),
@@ -251,8 +255,9 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
         bases: settings.bases.settings()?,
         run: run_dir,
         executable: std::env::current_exe().map_err(|e| format!("finding this program: {e}"))?,
-        bridge: settings.bridge.unwrap_or_else(|| "silo0".to_owned()),
-        subnet: settings.subnet,
+        networks: settings
+            .networks
+            .settings(settings.bridge.unwrap_or_else(|| "silo0".to_owned()), settings.subnet)?,
         isolation: silo_sandbox::Isolation::parse(isolation)
             .ok_or_else(|| format!("--isolation {isolation:?}: there are process and hyperv"))?,
         pool: settings.pool.unwrap_or(POOL),
@@ -262,10 +267,12 @@ async fn run(settings: DaemonArguments) -> Result<(), String> {
     tracing::info!("listening on {}", socket.display());
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let ending = engine.clone();
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = ending.ended_by_itself() => {}
         }
         tracing::info!("stopping; containers go on");
     };

@@ -3,6 +3,7 @@
 mod build_options;
 mod cli;
 mod daemon;
+mod daemon_networks;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,12 @@ enum Command {
     },
     /// Build an image from a Dockerfile
     Build(Box<cli::build::BuildArguments>),
+    /// Adapters of a container: networks, addresses, bandwidth
+    #[command(subcommand)]
+    Adapter(cli::adapter::AdapterCommand),
+    /// The daemon as a whole
+    #[command(subcommand)]
+    System(cli::system::SystemCommand),
     /// Check the store of images
     #[command(subcommand)]
     Image(cli::image::ImageCommand),
@@ -94,6 +101,8 @@ fn main() -> ExitCode {
         Command::Info(output) => client().and_then(|c| cli::info(&c, &output)),
         Command::Pool { wait, output } => client().and_then(|c| cli::pool(&c, wait, &output)),
         Command::Ps { all, output } => client().and_then(|c| cli::ps(&c, all, &output)),
+        Command::Adapter(command) => client().and_then(|c| cli::adapter::main(&c, command)),
+        Command::System(command) => client().and_then(|c| cli::system::main(&c, command)),
         Command::Image(command) => client().and_then(|c| cli::image::main(&c, command)),
         Command::Build(arguments) => client().and_then(|c| cli::build::main(&c, &arguments)),
         Command::Vm(command) => client().and_then(|c| cli::vm::main(&c, command)),

@@ -194,6 +194,9 @@ fn network(wanted: Option<&MachineNetwork>) -> io::Result<()> {
     let mut messages = vec![links::set_mac(index, wanted.mac), links::set_mtu(index, wanted.mtu)];
     messages.extend(wanted.addresses.iter().map(|(a, prefix)| links::add_address(index, *a, *prefix)));
     messages.extend(wanted.gateways.iter().map(|g| links::add_default_route(index, *g)));
+    if let Some((server, mac)) = wanted.resolver {
+        messages.extend([links::add_host_route(index, server), links::add_neighbour(index, server, mac)]);
+    }
     socket.apply(&mut messages)?.into_iter().collect::<io::Result<()>>()?;
     std::fs::write(format!("{IPV6}/disable_ipv6"), "0")
 }

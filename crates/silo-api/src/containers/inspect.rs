@@ -1,5 +1,6 @@
 //! `inspect`: a record in dockerd's shape.
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
@@ -9,6 +10,9 @@ use silo_engine::{ContainerRecord, Engine, Healthcheck, NetworkMode, RestartPoli
 
 use crate::error::Answer;
 use crate::params::Params;
+use crate::version::ApiVersion;
+
+use super::endpoints;
 
 fn time(at: Option<Timestamp>) -> String {
     at.map_or("0001-01-01T00:00:00Z".to_owned(), |t| t.to_string())
@@ -22,23 +26,6 @@ pub(crate) fn network_mode(record: &ContainerRecord) -> String {
         NetworkMode::Container(id) => format!("container:{id}"),
         NetworkMode::Named(name) => name.clone(),
     }
-}
-
-pub(crate) fn networks(record: &ContainerRecord) -> Value {
-    let name = match &record.spec.network {
-        NetworkMode::Container(_) => return json!({}),
-        _ => network_mode(record),
-    };
-    let adapter = record.adapter.as_ref();
-    json!({name: {
-        "IPAMConfig": null, "Links": null, "Aliases": null,
-        "MacAddress": adapter.map_or("", |a| &a.mac), "DriverOpts": null, "GwPriority": 0,
-        "NetworkID": adapter.map_or("", |a| &a.network_id), "EndpointID": adapter.map_or("", |a| &a.endpoint_id),
-        "Gateway": adapter.map_or(String::new(), |a| a.gateway.to_string()),
-        "IPAddress": adapter.map_or(String::new(), |a| a.ipv4.to_string()),
-        "IPPrefixLen": adapter.map_or(0, |a| a.prefix),
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
-    }})
 }
 
 pub(crate) fn mounts(record: &ContainerRecord) -> Value {
@@ -163,7 +150,7 @@ fn host_config(record: &ContainerRecord) -> Value {
     host
 }
 
-fn network_settings(record: &ContainerRecord) -> Value {
+fn network_settings(record: &ContainerRecord, version: ApiVersion) -> Value {
     let mut ports = Map::new();
     if record.state.status.is_running() {
         for exposed in &record.spec.config.exposed_ports {
@@ -178,18 +165,30 @@ fn network_settings(record: &ContainerRecord) -> Value {
             }
         }
     }
-    let adapter = record.adapter.as_ref();
+    // Of the default network, for clients from before there were others.
+    let adapter = record.adapters.iter().find(|a| a.network == "bridge");
+    let first = record.adapters.first();
+    let text = |address: Option<String>| address.unwrap_or_default();
     json!({
-        "Bridge": "", "SandboxID": adapter.map_or("", |a| &a.endpoint_id), "SandboxKey": "", "Ports": ports,
+        "Bridge": "", "SandboxID": first.map_or("", |a| &a.endpoint_id), "SandboxKey": "", "Ports": ports,
         "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null, "EndpointID": adapter.map_or("", |a| &a.endpoint_id),
-        "Gateway": adapter.map_or(String::new(), |a| a.gateway.to_string()), "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-        "IPAddress": adapter.map_or(String::new(), |a| a.ipv4.to_string()), "IPPrefixLen": adapter.map_or(0, |a| a.prefix),
-        "IPv6Gateway": "", "MacAddress": adapter.map_or("", |a| &a.mac), "Networks": networks(record),
+        "Gateway": text(adapter.and_then(|a| a.gateway).map(|g| g.to_string())),
+        "GlobalIPv6Address": text(adapter.and_then(|a| a.ipv6).map(|ip| ip.to_string())),
+        "GlobalIPv6PrefixLen": adapter.map_or(0, |a| a.prefix6),
+        "IPAddress": text(adapter.and_then(|a| a.ipv4).map(|ip| ip.to_string())),
+        "IPPrefixLen": adapter.map_or(0, |a| a.prefix),
+        "IPv6Gateway": text(adapter.and_then(|a| a.gateway6).map(|g| g.to_string())),
+        "MacAddress": adapter.map_or("", |a| &a.mac), "Networks": endpoints::networks(record, version),
     })
 }
 
-pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>, query: Params) -> Answer {
+pub(crate) async fn inspect(
+    State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
+    Path(id): Path<String>,
+    query: Params,
+) -> Answer {
     let summary = engine.inspect(&id, query.flag("size")).await?;
     let record = &summary.record;
     let state = &record.state;
@@ -229,7 +228,7 @@ pub(crate) async fn inspect(State(engine): State<Engine>, Path(id): Path<String>
         "Driver": "overlay2", "Platform": record.os.as_str(), "MountLabel": "", "ProcessLabel": "", "AppArmorProfile": "",
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) }, "HostConfig": host_config(record),
         "GraphDriver": {"Data": {"UpperDir": paths.dir.join("top")}, "Name": "overlay2"}, "Mounts": mounts(record),
-        "Config": config(record), "NetworkSettings": network_settings(record),
+        "Config": config(record), "NetworkSettings": network_settings(record, version),
     });
     if let Some((own, whole)) = summary.size {
         out["SizeRw"] = own.into();

@@ -1,14 +1,16 @@
 //! `ps`.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use silo_engine::{ContainerRecord, ContainerSummary, Engine, Status};
 
-use super::inspect;
+use super::{endpoints, inspect};
 use crate::error::Answer;
 use crate::params::Params;
+use crate::version::ApiVersion;
 
 /// go-units' HumanDuration.
 fn human(since: Timestamp) -> String {
@@ -58,7 +60,12 @@ fn command(record: &ContainerRecord) -> String {
 }
 
 /// One row; `links` are the names that the container has by others' links.
-pub(crate) fn row(engine: &Engine, summary: &ContainerSummary, links: Option<&Vec<String>>) -> Value {
+pub(crate) fn row(
+    engine: &Engine,
+    summary: &ContainerSummary,
+    links: Option<&Vec<String>>,
+    version: ApiVersion,
+) -> Value {
     let record = &summary.record;
     // dockerd shows the ID once the name has gone to another image.
     let image = match engine.images().get(&record.spec.image) {
@@ -89,7 +96,7 @@ pub(crate) fn row(engine: &Engine, summary: &ContainerSummary, links: Option<&Ve
         "Command": command(record), "Created": record.created.as_second(), "Ports": ports,
         "Labels": record.spec.config.labels, "State": record.state.status.as_str(), "Status": status(record),
         "HostConfig": {"NetworkMode": inspect::network_mode(record)},
-        "NetworkSettings": {"Networks": inspect::networks(record)}, "Mounts": inspect::mounts(record),
+        "NetworkSettings": {"Networks": endpoints::networks(record, version)}, "Mounts": inspect::mounts(record),
     });
     if let Some((own, whole)) = summary.size {
         if own > 0 {
@@ -100,10 +107,14 @@ pub(crate) fn row(engine: &Engine, summary: &ContainerSummary, links: Option<&Ve
     out
 }
 
-pub(crate) async fn list(State(engine): State<Engine>, query: Params) -> Answer {
+pub(crate) async fn list(
+    State(engine): State<Engine>,
+    Extension(version): Extension<ApiVersion>,
+    query: Params,
+) -> Answer {
     let limit = query.number::<i64>("limit")?.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
     let list = engine.list(query.flag("all"), limit, query.flag("size"), &query.filters()?).await?;
     let links = engine.link_names();
-    let rows: Vec<Value> = list.iter().map(|c| row(&engine, c, links.get(&c.record.id.0))).collect();
+    let rows: Vec<Value> = list.iter().map(|c| row(&engine, c, links.get(&c.record.id.0), version)).collect();
     Ok(axum::Json(rows).into_response())
 }

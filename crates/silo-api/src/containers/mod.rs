@@ -1,7 +1,9 @@
 //! `/containers`: one file a group of verbs; each decodes, calls one engine verb, encodes.
 
+pub(crate) mod adapters;
 pub(crate) mod create;
 pub(crate) mod decode;
+pub(crate) mod endpoints;
 pub(crate) mod files;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;

@@ -13,13 +13,13 @@ use silo_sandbox::Tool;
 use crate::ByteStream;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Kind, Result, guest_error};
+use crate::networks::Joined;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkMode;
 use crate::stream::stream_by;
 use crate::{image, placement};
 
 use super::keeper::{AskedNames, Keeper, are_asked_for, tool_error};
-use super::start::Joined;
 
 /// A file as `docker cp` is told of it.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ impl Engine {
         }
         let mut quiet = record.clone();
         quiet.spec.network = NetworkMode::None;
-        self.write_bundle(&quiet, &Joined { namespace: None, adapter: None })
+        self.write_bundle(&quiet, &Joined::default())
     }
 
     fn path_in(&self, record: &ContainerRecord, path: &str) -> Result<PathBuf> {

@@ -54,6 +54,7 @@ impl Engine {
         }
         self.resolve_volumes_from(&mut spec, guest)?;
         self.resolve_links(&mut spec)?;
+        self.resolve_networks(&mut spec)?;
         guest
             .check(&Wish {
                 has_command: spec
@@ -103,7 +104,7 @@ impl Engine {
             restart_count: 0,
             stopped_by_user: false,
             removes_volumes: false,
-            adapter: None,
+            adapters: Vec::new(),
             published: Vec::new(),
             health: None,
             spec,
@@ -141,6 +142,7 @@ impl Engine {
     /// Restores containers from the database into memory.
     pub(crate) fn restore(&self) -> Result<()> {
         for mut record in self.inner.db.all::<ContainerRecord>(Table::Containers)? {
+            record.spec.complete_networks();
             self.enter(&mut record)?;
         }
         Ok(())

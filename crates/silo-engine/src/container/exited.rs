@@ -74,10 +74,10 @@ impl Engine {
         if !record.published.is_empty() {
             self.unpublish(&entry.id).await;
         }
-        if let Some(adapter) = record.adapter.clone() {
-            // It goes with its namespace, that is with the shim, and the kernel does that in its own time. To order it
+        if !record.adapters.is_empty() {
+            // They go with their namespace, that is with the shim, and the kernel does that in its own time. To order it
             // would hold the kernel's network lock for tens of milliseconds, for which the next start would wait.
-            *lock(&entry.leaving) = Some(adapter);
+            self.begin_leaving(entry, &record.adapters);
             let (engine, entry) = (self.clone(), entry.clone());
             engine.inner.leaving.send_modify(|count| *count += 1);
             tokio::spawn(async move {
@@ -107,7 +107,7 @@ impl Engine {
             r.state.oom_killed = exit.oom_killed;
             r.state.error.clone_from(&exit.error);
             r.state.finished_at = Some(finished);
-            r.adapter = None;
+            r.adapters.clear();
             r.published.clear();
             if restart.is_some() {
                 r.restart_count += 1;
@@ -117,7 +117,8 @@ impl Engine {
         if exit.oom_killed {
             self.inner.events.container(&record, "oom", &[]);
         }
-        self.inner.events.left(&record, &self.inner.network.infos());
+        self.network_events(&record, "disconnect");
+        self.inner.events.left(&record);
         let lasted = record.state.started_at.map_or(0, |s| finished.duration_since(s).as_secs().max(0));
         self.inner.events.container(
             &record,

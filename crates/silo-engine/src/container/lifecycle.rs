@@ -42,7 +42,7 @@ impl Engine {
         Ok(())
     }
 
-    fn stop_signal(&self, entry: &Entry, given: Option<&str>) -> Result<i32> {
+    pub(crate) fn stop_signal(&self, entry: &Entry, given: Option<&str>) -> Result<i32> {
         match given.filter(|s| !s.is_empty()) {
             Some(text) => signal::parse(text),
             None => match entry.with(|r| r.spec.config.stop_signal.clone()) {
@@ -235,6 +235,7 @@ impl Engine {
             return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
         }
         let old = self.change_name(&entry, &new_name)?;
+        self.tell_names_again(&entry);
         self.inner.events.container(&entry.record(), "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }

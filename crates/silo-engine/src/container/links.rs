@@ -40,8 +40,9 @@ impl Engine {
         let mut list = Vec::new();
         for link in &record.spec.links {
             let target = self.find(&link.target)?.record();
-            let address = match &target.adapter {
-                Some(adapter) if target.state.status.is_running() => adapter.ipv4.to_string(),
+            let on_bridge = target.adapters.iter().find(|a| a.network == "bridge").and_then(|a| a.ipv4);
+            let address = match on_bridge {
+                Some(address) if target.state.status.is_running() => address.to_string(),
                 _ => {
                     return Err(EngineError::internal(format!(
                         "Cannot link to a non running container: /{} AS /{}/{}",

@@ -6,7 +6,6 @@ use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
 use crate::record::{ContainerRecord, ContainerSummary, Status};
-use crate::spec::NetworkMode;
 
 use super::keeper::are_asked_for;
 
@@ -159,13 +158,6 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
         wanted.is_empty() || wanted.iter().any(|w| test(w))
     };
     let health = r.health.as_ref().map_or("none", |h| h.status.as_str());
-    let network = match &r.spec.network {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-        NetworkMode::Container(_) => "",
-        NetworkMode::Named(name) => name,
-    };
     let port = |wanted: &str, list: &[String]| {
         let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
         let (low, high) = range.split_once('-').unwrap_or((range, range));
@@ -180,7 +172,8 @@ fn passes(r: &ContainerRecord, filters: &Filters) -> bool {
         && any("isolation", &|w| w == r.isolation.as_str() || w == "default")
         && any("is-task", &|w| w == "false" || w == "0")
         && any("network", &|w| {
-            w == network || r.adapter.as_ref().is_some_and(|a| a.network_id.starts_with(w))
+            let networks = &r.spec.networks;
+            networks.iter().any(|e| e.network == w || (!w.is_empty() && e.network_id.starts_with(w)))
         })
         && any("volume", &|w| r.mounts.iter().any(|m| m.name == w || m.destination == w || m.source == w))
         && any("expose", &|w| port(w, &r.spec.config.exposed_ports))

@@ -39,3 +39,5 @@ pub use wait::{WaitCondition, WaitOutcome};
 pub(crate) use attach::detach_keys;
 pub(crate) use health::watch_health;
 pub(crate) use keeper::Writable;
+pub(crate) use links::Linked;
+pub(crate) use start::refuse_to_join;

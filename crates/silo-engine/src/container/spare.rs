@@ -16,11 +16,12 @@ use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::ids::random_id;
 use crate::image;
+use crate::networks::Joined;
 use crate::record::{ContainerId, ContainerRecord};
 use crate::spares::{PoolState, Recipe, Rest, Spare, remove, sweep};
 use crate::spec::NetworkMode;
 
-use super::start::{Begun, Joined};
+use super::start::Begun;
 
 /// How long spares are not made because starts follow one another.
 const YIELD: Duration = Duration::from_secs(5);
@@ -175,7 +176,7 @@ impl Engine {
             let namespace = blocking(move || {
                 std::fs::create_dir_all(&at)
                     .map_err(|e| EngineError::internal(format!("making {}: {e}", at.display())))?;
-                engine.network().create_empty_namespace().map_err(|e| EngineError::internal(e.to_string()))
+                engine.inner.networks.create_empty_namespace().map_err(crate::networks::network_error)
             })
             .await?;
             let bundle = recipe.ready.is_some();
@@ -292,7 +293,7 @@ impl Engine {
                 tokio::join!(self.furnish(entry, Some(namespace)), spare.sandbox.become_shim_of(&dir, &shim));
             let joined = joined?;
             if let Err(e) = became {
-                self.leave_network(joined.adapter.as_ref());
+                self.leave_networks(&entry.id, &joined.adapters);
                 return Err(EngineError::internal(e.to_string()));
             }
             Ok(joined)
@@ -323,7 +324,8 @@ impl Engine {
         }
         let (engine, record) = (self.clone(), entry.record());
         let keys = blocking(move || {
-            let fits = fits(&record, &engine.dir(&record.id).join("top"));
+            let networks = record.spec.networks.iter().all(|e| engine.network_of(e).is_ok());
+            let fits = networks && fits(&record, &engine.dir(&record.id).join("top"));
             if fits { engine.spare_keys(&record) } else { Ok(None) }
         });
         let keys = keys.await.unwrap_or_else(|e| {
@@ -403,7 +405,8 @@ impl Engine {
 
 /// Whether a container can be what a spare becomes: its network namespace and its range of host ids are the spare's.
 fn fits(record: &ContainerRecord, top: &Path) -> bool {
-    let own_network = matches!(record.spec.network, NetworkMode::Bridge | NetworkMode::None);
+    let own_network =
+        matches!(record.spec.network, NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_));
     // What is in it has owners of the container's old range.
     let unwritten = std::fs::read_dir(top).map_or(true, |mut found| found.next().is_none());
     own_network && unwritten

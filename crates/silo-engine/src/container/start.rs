@@ -5,26 +5,19 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use silo_guest::{BundleRequest, MountKind, MountRequest, Namespaces, ProcessConfig};
-use silo_network::AdapterRecord;
 use silo_sandbox::{Events, FailureKind, LogFile, Sandbox, SandboxError, ShimConfig};
 
 use crate::engine::{Engine, Entry, blocking, log_path};
 use crate::error::{EngineError, Result, guest_error};
 use crate::lock::lock;
+use crate::networks::Joined;
 use crate::record::{ContainerRecord, Health, Status};
 use crate::spares::Rest;
 use crate::spec::{MountSource, NetworkMode};
 use crate::{bundle, image, placement};
 
 use super::create::is_set;
-use super::links::Linked;
 use std::sync::Arc;
-
-/// A network that a start has made and its end takes away.
-pub(crate) struct Joined {
-    pub(crate) namespace: Option<OwnedFd>,
-    pub(crate) adapter: Option<AdapterRecord>,
-}
 
 /// A container that is about to run: what it has of network, and its shim.
 pub(crate) struct Begun {
@@ -75,13 +68,14 @@ impl Engine {
             lock(&entry.early).clear();
             self.release_volumes(&entry.record());
             *lock(&entry.sandbox) = None;
+            self.stop_names(&entry.id);
             let code = failure_code(&failure.message);
             self.note(entry, |r| {
                 r.state.status = if r.state.started_at.is_none() { Status::Created } else { Status::Exited };
                 r.state.error.clone_from(&failure.message);
                 r.state.exit_code = code;
                 r.state.pid = 0;
-                r.adapter = None;
+                r.adapters.clear();
                 r.published.clear();
             });
             entry.changed.send_modify(|p| {
@@ -98,6 +92,7 @@ impl Engine {
 
     async fn start_steps(&self, entry: &Arc<Entry>) -> Result<()> {
         let _files = entry.files_turn().await?;
+        self.name_networks(entry);
         let _starting = self.inner.spares.starting();
         let begun = match self.begin_with_spare(entry).await {
             Some(begun) => begun,
@@ -120,9 +115,9 @@ impl Engine {
             self.want_spares(entry);
         }
         let record = entry.record();
-        let adapter = joined.adapter.clone();
-        let undo = |engine: &Engine| engine.leave_network(adapter.as_ref());
-        let published = match self.publish(&record, joined.adapter.as_ref()).await {
+        let adapters = joined.adapters.clone();
+        let undo = |engine: &Engine| engine.leave_networks(&record.id, &adapters);
+        let published = match self.publish(&record, &joined.adapters).await {
             Ok(p) => p,
             Err(e) => {
                 undo(self);
@@ -133,11 +128,13 @@ impl Engine {
         let mut attaching = entry.attaching.subscribe();
         let _ = tokio::time::timeout(ATTACH_LIMIT, attaching.wait_for(|count| *count == 0)).await;
         self.attach_early(entry, &sandbox).await;
-        self.inner.events.joined(&record, &self.inner.network.infos());
+        self.network_events(&record, "connect");
+        self.inner.events.joined(&record);
         let pid = match sandbox.start(joined.namespace).await {
             Ok(pid) => pid,
             Err(e) => {
-                self.inner.events.left(&record, &self.inner.network.infos());
+                self.network_events(&record, "disconnect");
+                self.inner.events.left(&record);
                 self.unpublish(&record.id).await;
                 undo(self);
                 return Err(start_error(e));
@@ -154,7 +151,12 @@ impl Engine {
             r.state.error.clear();
             r.state.oom_killed = false;
             r.state.started_at = Some(Timestamp::now());
-            r.adapter = joined.adapter;
+            for endpoint in &mut r.spec.networks {
+                if let Some(adapter) = joined.adapters.iter().find(|a| a.network == endpoint.network) {
+                    endpoint.network_id.clone_from(&adapter.network_id);
+                }
+            }
+            r.adapters = joined.adapters;
             r.published = published;
             r.health = checked.then(|| Health { status: "starting".into(), ..Default::default() });
         });
@@ -209,7 +211,7 @@ impl Engine {
         match spawned {
             Ok((sandbox, events)) => Ok(Begun { joined, sandbox, events, rest: None }),
             Err(e) => {
-                self.leave_network(joined.adapter.as_ref());
+                self.leave_networks(&entry.id, &joined.adapters);
                 Err(EngineError::internal(format!("starting the shim: {e}")))
             }
         }
@@ -221,11 +223,11 @@ impl Engine {
         blocking(move || {
             engine.finish_leaving(&this);
             engine.hold_volumes(&record)?;
-            let joined = engine.join_network(&record, namespace)?;
+            let joined = engine.join_networks(&record, namespace)?;
             match engine.write_bundle(&record, &joined) {
                 Ok(()) => Ok(joined),
                 Err(e) => {
-                    engine.leave_network(joined.adapter.as_ref());
+                    engine.leave_networks(&record.id, &joined.adapters);
                     Err(e)
                 }
             }
@@ -241,104 +243,6 @@ impl Engine {
                 tracing::warn!("container {}: attaching a client: {e}", entry.id);
             }
         }
-    }
-
-    /// Makes the network namespace, unless there is one already, and adapter that the container asks for.
-    fn join_network(&self, record: &ContainerRecord, made: Option<OwnedFd>) -> Result<Joined> {
-        let network = &self.inner.network;
-        let failed = |e: silo_network::NetworkError| EngineError::internal(format!("network: {e}"));
-        let none = Joined { namespace: None, adapter: None };
-        Ok(match &record.spec.network {
-            NetworkMode::Host => none,
-            NetworkMode::None => {
-                let namespace = made.map_or_else(|| network.create_empty_namespace(), Ok).map_err(failed)?;
-                Joined { namespace: Some(namespace), adapter: None }
-            }
-            NetworkMode::Container(other) => {
-                let other = self.find(other)?;
-                let (pid, running) = other.with(|r| (r.state.pid, r.state.status.is_running()));
-                if !running {
-                    return Err(EngineError::conflict(format!(
-                        "cannot join network of a non running container: {}",
-                        other.id
-                    )));
-                }
-                refuse_to_join(&other, "network")?;
-                let path = format!("/proc/{pid}/ns/net");
-                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-                let fd = rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty())
-                    .map_err(|e| EngineError::internal(format!("{path}: {e}")))?;
-                Joined { namespace: Some(fd), adapter: None }
-            }
-            NetworkMode::Named(name) => {
-                return Err(EngineError::not_found(format!("network {name} not found")));
-            }
-            NetworkMode::Bridge => {
-                let form = placement::facts(record.isolation).adapter;
-                let options = self.attach_options(record)?;
-                let attached = network.attach(&record.id.0, form, &options, made).map_err(|e| {
-                    if e.is_invalid() { EngineError::invalid(e.to_string()) } else { failed(e) }
-                })?;
-                Joined { namespace: Some(attached.namespace), adapter: Some(attached.adapter) }
-            }
-        })
-    }
-
-    fn attach_options(&self, record: &ContainerRecord) -> Result<silo_network::AttachOptions> {
-        let ipv4 = match record.spec.endpoint.ipv4.as_str() {
-            "" => None,
-            text => Some(
-                text.parse().map_err(|_| EngineError::invalid(format!("invalid IPv4 address: {text}")))?,
-            ),
-        };
-        Ok(silo_network::AttachOptions {
-            mac: Some(record.spec.endpoint.mac.clone()).filter(|m| !m.is_empty()),
-            ipv4,
-        })
-    }
-
-    /// Takes the last run's adapter away, if that is still to be done.
-    pub(crate) fn finish_leaving(&self, entry: &Entry) {
-        let mut leaving = lock(&entry.leaving);
-        self.leave_network(leaving.take().as_ref());
-    }
-
-    /// Gives the adapter back; its namespace goes with the last process in it.
-    pub(crate) fn leave_network(&self, adapter: Option<&AdapterRecord>) {
-        if let Some(adapter) = adapter
-            && let Err(e) = self.inner.network.detach(adapter)
-        {
-            tracing::warn!("network: {e}");
-        }
-    }
-
-    async fn publish(
-        &self,
-        record: &ContainerRecord,
-        adapter: Option<&AdapterRecord>,
-    ) -> Result<Vec<silo_network::PublishedPort>> {
-        let requests = crate::ports::requests(&record.spec);
-        let (Some(adapter), false) = (adapter.cloned(), requests.is_empty()) else { return Ok(Vec::new()) };
-        let (engine, id) = (self.clone(), record.id.clone());
-        blocking(move || {
-            engine
-                .inner
-                .network
-                .publish(&id.0, &adapter, &requests)
-                .map_err(|e| EngineError::internal(format!("failed to set up container networking: {e}")))
-        })
-        .await
-    }
-
-    pub(crate) async fn unpublish(&self, id: &crate::record::ContainerId) {
-        let (engine, id) = (self.clone(), id.clone());
-        let _ = blocking(move || {
-            if let Err(e) = engine.inner.network.unpublish(&id.0) {
-                tracing::warn!("network: {e}");
-            }
-            Ok(())
-        })
-        .await;
     }
 
     /// Writes `config.json`, `rootfs.json` and the generated files of `/etc`.
@@ -473,68 +377,11 @@ impl Engine {
         Ok(list)
     }
 
-    fn network_files(
-        &self,
-        record: &ContainerRecord,
-        joined: &Joined,
-        links: &[Linked],
-    ) -> Vec<(&'static str, String)> {
-        let spec = &record.spec;
-        if let NetworkMode::Container(other) = &spec.network {
-            // The other's files, as dockerd shares them.
-            let Ok(other) = self.find(other) else { return Vec::new() };
-            let dir = self.dir(&other.id);
-            return ["hosts", "resolv.conf", "hostname"]
-                .into_iter()
-                .filter_map(|f| Some((f, std::fs::read_to_string(dir.join(f)).ok()?)))
-                .collect();
-        }
-        let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let gateway = joined.adapter.as_ref().map(|a| a.gateway.to_string());
-        let mut extra: Vec<(String, String)> = spec
-            .extra_hosts
-            .iter()
-            .filter_map(|e| e.split_once(':').or_else(|| e.split_once('=')))
-            .map(|(name, ip)| {
-                let ip =
-                    if ip == "host-gateway" { gateway.clone().unwrap_or_default() } else { ip.to_owned() };
-                (name.to_owned(), ip)
-            })
-            .collect();
-        extra.extend(links.iter().map(|l| (l.names.clone(), l.address.clone())));
-        if spec.network == NetworkMode::Host {
-            let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            for (name, ip) in extra {
-                hosts.push_str(&format!("{ip}\t{name}\n"));
-            }
-            return vec![
-                ("hosts", hosts),
-                ("resolv.conf", host_resolv),
-                ("hostname", format!("{}\n", spec.config.hostname)),
-            ];
-        }
-        let ip = joined.adapter.as_ref().map(|a| a.ipv4.to_string());
-        vec![
-            (
-                "hosts",
-                silo_network::hosts_file(
-                    &spec.config.hostname,
-                    &spec.config.domainname,
-                    ip.as_deref(),
-                    &extra,
-                ),
-            ),
-            (
-                "resolv.conf",
-                silo_network::resolv_conf(&host_resolv, &spec.dns, &spec.dns_search, &spec.dns_options),
-            ),
-            ("hostname", format!("{}\n", spec.config.hostname)),
-        ]
     }
 }
 
 /// Nothing of a kernel of its own can be shared.
-fn refuse_to_join(other: &Entry, kind: &str) -> Result<()> {
+pub(crate) fn refuse_to_join(other: &Entry, kind: &str) -> Result<()> {
     match placement::facts(other.with(|r| r.isolation)).kernel {
         placement::Kernel::Shared => Ok(()),
         placement::Kernel::Own => Err(EngineError::conflict(format!(

@@ -3,6 +3,7 @@
 //! that it is reached as a container of the host's kernel would be.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use silo_runtime::protocol::MachineNetwork;
@@ -11,6 +12,9 @@ use silo_sys::{links, netlink, tap};
 const ADAPTER: &str = "eth0";
 const BRIDGE: &str = "silo-bridge";
 const TAP: &str = "silo-tap";
+/// The bridge's own in each namespace, for what the machine asks of a name server there.
+const BRIDGE_MAC: [u8; 6] = [0x02, 0x53, 0x69, 0x6c, 0x6f, 0x35];
+const LOOPBACK: u32 = 1;
 /// Of most adapters: one that has another changes it.
 const MTU: u32 = 1500;
 
@@ -33,12 +37,13 @@ impl Adapter {
             .map_err(|_| io::Error::other(format!("{ADAPTER} has no Ethernet address")))?;
         // Link-local addresses are each machine's own to make.
         let addresses = links::addresses(&mut socket)?;
+        let resolver = resolver(&addresses);
         let addresses: Vec<_> = addresses
             .into_iter()
             .filter(|(index, ..)| *index == adapter.index)
             .map(|(_, a, p)| (a, p))
             .collect();
-        let kept = |a: &std::net::IpAddr| !matches!(a, std::net::IpAddr::V6(a) if a.is_unicast_link_local());
+        let kept = |a: &IpAddr| !matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         let gateways = links::gateways(&mut socket)?;
         let gateways = gateways.into_iter().filter(|(index, _)| *index == adapter.index);
         let settings = MachineNetwork {
@@ -46,6 +51,7 @@ impl Adapter {
             mtu: adapter.mtu,
             addresses: addresses.iter().filter(|(a, _)| kept(a)).copied().collect(),
             gateways: gateways.map(|(_, g)| g).collect(),
+            resolver: resolver.map(|address| (address, BRIDGE_MAC)),
         };
         let bridge = match links::find(&mut socket, BRIDGE)? {
             // With the tap of a machine that waited for this.
@@ -72,6 +78,17 @@ impl Adapter {
             links::set_master(adapter.index, bridge),
             links::set_up(bridge),
         ]);
+        if resolver.is_some() {
+            // The server is reached without asking anybody's hardware address: nothing of it is seen on the network.
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{BRIDGE}/arp_ignore"), "1")?;
+            messages.push(links::set_mac(bridge, BRIDGE_MAC));
+            for (address, _) in settings.addresses.iter().filter(|(a, _)| a.is_ipv4()) {
+                messages.extend([
+                    links::add_host_route(bridge, *address),
+                    links::add_neighbour(bridge, *address, mac),
+                ]);
+            }
+        }
         socket.apply(&mut messages)?.into_iter().collect::<io::Result<()>>()?;
         Ok(Self { settings: Some(settings), bridge })
     }
@@ -100,6 +117,12 @@ impl Adapter {
         socket.apply(&mut messages)?.into_iter().collect::<io::Result<()>>()?;
         Ok(fd)
     }
+}
+
+/// The address of a name server in the namespace: a link-local one of the loopback, where its maker put it.
+fn resolver(addresses: &[(u32, IpAddr, u8)]) -> Option<IpAddr> {
+    let is = |a: &IpAddr| matches!(a, IpAddr::V4(a) if a.is_link_local());
+    addresses.iter().find(|(index, a, _)| *index == LOOPBACK && is(a)).map(|(_, a, _)| *a)
 }
 
 fn index(socket: &mut netlink::Socket, name: &str) -> io::Result<u32> {

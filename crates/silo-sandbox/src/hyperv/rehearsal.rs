@@ -61,6 +61,7 @@ pub(super) fn boot() -> io::Result<Boot> {
             mtu: 1500,
             addresses: vec![(address(2), 24)],
             gateways: vec![address(1)],
+            resolver: None,
         }),
         spec: Some(Box::new(spec)),
         rootfs: Some(rootfs),

@@ -131,6 +131,17 @@ impl Client {
         Ok(bytes)
     }
 
+    /// POST without a body.
+    pub(crate) fn post(&self, path: &str) -> Result<Value, String> {
+        Self::whole(self.send("POST", path, None)?)
+    }
+
+    /// JSON by this method.
+    pub(crate) fn send_json(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        let text = body.to_string();
+        Self::whole(self.send(method, path, Some(&mut text.as_bytes()))?)
+    }
+
     /// DELETE.
     pub(crate) fn delete(&self, path: &str) -> Result<Value, String> {
         Self::whole(self.send("DELETE", path, &[], None)?)
@@ -166,6 +177,12 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// A name as a part of a path (RFC 3986, section 2.1).
+pub(crate) fn escaped(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    name.bytes().map(|b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// Transfer coding "chunked" (RFC 9112, section 7.1).

@@ -1,11 +1,13 @@
 //! The command line's own verbs, as tables or JSON.
 
+pub(crate) mod adapter;
 pub(crate) mod base;
 pub(crate) mod build;
 pub(crate) mod client;
 pub(crate) mod hive;
 pub(crate) mod image;
 pub(crate) mod registry;
+pub(crate) mod system;
 pub(crate) mod vm;
 
 use clap::Args;

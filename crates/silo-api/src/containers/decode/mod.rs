@@ -14,14 +14,16 @@ use silo_engine::sandbox::Isolation;
 use silo_engine::{ContainerSpec, NetworkMode};
 
 use crate::error::{Answer, ApiError};
+use crate::version::ApiVersion;
 
 pub(crate) use body::{ConfigBody, HostConfig};
 pub(crate) use limits::{check_limits, devices};
+pub(crate) use network::endpoint;
 pub(crate) use policy::restart_policy;
 pub(crate) use refused::{refuse_unhonoured, typed};
 
-/// A whole request, nulls taken out.
-pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
+/// A whole request in the words of an API version, nulls taken out.
+pub(crate) fn create(mut value: Value, version: ApiVersion) -> Answer<ContainerSpec> {
     if !value.is_object() {
         return Err(ApiError::bad("config cannot be empty in order to create a container"));
     }
@@ -61,17 +63,22 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
     let mut config_body = body;
     let (image, mac) = (std::mem::take(&mut config_body.image), std::mem::take(&mut config_body.mac_address));
     let mut config = config_body.into_config();
-    let endpoint = network::endpoint(&networking, &network, mac)?;
+    let networks = network::endpoints(networking, &network, mac, &host.links, version)?;
     if network == NetworkMode::Host && config.hostname.is_empty() {
         config.hostname =
             std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     }
-    for port in host.port_bindings.keys().filter(|_| network == NetworkMode::Bridge) {
+    for port in host.port_bindings.keys().filter(|_| network.has_adapters()) {
         let port = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
         if !config.exposed_ports.contains(&port) {
             config.exposed_ports.push(port);
         }
     }
+    // On networks of one's own they are the endpoint's.
+    let links = match network {
+        NetworkMode::Named(_) => Vec::new(),
+        _ => host.links.iter().map(|l| network::link(l)).collect::<Answer<_>>()?,
+    };
     let restart = restart_policy(&host.restart_policy, host.auto_remove)?;
     Ok(ContainerSpec {
         image,
@@ -80,8 +87,8 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         mounts: mounts::mounts(&host)?,
         limits: limits::limits(&host),
         security: security::security(&host)?,
+        networks,
         network,
-        endpoint,
         isolation,
         storage_size: limits::storage_size(&host.storage_opt)?,
         restart,
@@ -89,7 +96,7 @@ pub(crate) fn create(mut value: Value) -> Answer<ContainerSpec> {
         ports: network::ports(&host)?,
         face,
         volumes_from: host.volumes_from,
-        links: host.links.iter().map(|l| network::link(l)).collect::<Answer<_>>()?,
+        links,
         pid_mode: host.pid_mode,
         ipc_mode: host.ipc_mode,
         uts_mode: host.uts_mode,

@@ -1,11 +1,18 @@
 //! Network: mode, endpoint, ports, links.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 use serde_json::Value;
-use silo_engine::{EndpointSpec, Link, NetworkMode, PortSpec};
+use silo_engine::{Link, NetworkEndpoint, NetworkMode, PortSpec};
 
 use super::body::{HostConfig, PortBinding};
-use super::refused::is_zero;
+use super::refused::typed;
 use crate::error::{Answer, ApiError};
+use crate::version::ApiVersion;
+
+/// From this version on a container may be created with several networks.
+const SEVERAL_NETWORKS: ApiVersion = ApiVersion((1, 44));
 
 pub(super) fn network_mode(text: &str) -> Answer<NetworkMode> {
     Ok(match text {
@@ -20,36 +27,117 @@ pub(super) fn network_mode(text: &str) -> Answer<NetworkMode> {
     })
 }
 
-pub(super) fn endpoint(value: &Value, mode: &NetworkMode, mac: String) -> Answer<EndpointSpec> {
-    let mut endpoint = EndpointSpec { mac, ..Default::default() };
-    for (name, settings) in value.get("EndpointsConfig").and_then(Value::as_object).into_iter().flatten() {
-        if network_mode(name)? != *mode {
-            return Err(ApiError::bad(format!(
-                "NetworkingConfig.EndpointsConfig: a container has one network, {name:?} is a second"
-            )));
+/// What a client may say of an endpoint (`EndpointSettings`); what `inspect` answers beside it is sent back by some clients.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+struct EndpointBody {
+    #[serde(rename = "IPAMConfig")]
+    ipam: Option<IpamBody>,
+    links: Vec<String>,
+    aliases: Vec<String>,
+    mac_address: String,
+    driver_opts: BTreeMap<String, String>,
+    gw_priority: i64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct IpamBody {
+    #[serde(rename = "IPv4Address")]
+    ipv4: String,
+    #[serde(rename = "IPv6Address")]
+    ipv6: String,
+    #[serde(rename = "LinkLocalIPs")]
+    link_local: Vec<String>,
+}
+
+/// One endpoint, as a create and a connect request have it.
+pub(crate) fn endpoint(network: &str, settings: Value) -> Answer<NetworkEndpoint> {
+    let body: EndpointBody = typed(settings)?;
+    let ipam = body.ipam.is_some();
+    let addresses = body.ipam.unwrap_or_default();
+    for text in &body.links {
+        link(text)?;
+    }
+    Ok(NetworkEndpoint {
+        network: network.to_owned(),
+        network_id: String::new(),
+        mac: body.mac_address,
+        ipv4: addresses.ipv4,
+        ipv6: addresses.ipv6,
+        link_local: addresses.link_local,
+        aliases: body.aliases,
+        links: body.links,
+        driver_opts: body.driver_opts,
+        gw_priority: body.gw_priority,
+        ipam,
+    })
+}
+
+/// `NetworkingConfig` beside the mode: the mode's network first. `mac`: of the whole container, as clients of before say
+/// it; `links`: the host config's, which on a network of one's own are the endpoint's.
+pub(super) fn endpoints(
+    networking: Value,
+    mode: &NetworkMode,
+    mac: String,
+    links: &[String],
+    version: ApiVersion,
+) -> Answer<Vec<NetworkEndpoint>> {
+    let config: Networking = typed(networking)?;
+    if version < SEVERAL_NETWORKS && config.endpoints_config.len() > 1 {
+        let names: Vec<&str> = config.endpoints_config.keys().map(String::as_str).collect();
+        return Err(ApiError::bad(format!(
+            "Container cannot be created with multiple network endpoints: {}",
+            names.join(", ")
+        )));
+    }
+    let mut list = Vec::new();
+    for (name, settings) in config.endpoints_config {
+        // The networks that are there always have several names.
+        let name = network_mode(&name)?.name().unwrap_or(name);
+        list.push(endpoint(&name, settings)?);
+    }
+    let Some(main) = mode.name() else {
+        if !mac.is_empty() {
+            return Err(ApiError::bad("conflicting options: mac-address and the network mode"));
         }
-        if settings.get("Aliases").is_some_and(|v| !is_zero(v)) {
+        if !list.is_empty() {
             return Err(ApiError::bad(
-                "network-scoped aliases are only supported for user-defined networks".to_owned(),
+                "container sharing network namespace with another container or host cannot be connected to any other network",
             ));
         }
-        for field in
-            ["Links", "DriverOpts", "GwPriority", "IPAMConfig/IPv6Address", "IPAMConfig/LinkLocalIPs"]
-        {
-            if settings.pointer(&format!("/{field}")).is_some_and(|v| !is_zero(v)) {
-                return Err(ApiError::bad(format!(
-                    "NetworkingConfig.EndpointsConfig.{name}.{field} is not supported by this version of silo"
-                )));
+        return Ok(list);
+    };
+    match list.iter().position(|e| e.network == main) {
+        Some(at) => {
+            let first = list.remove(at);
+            list.insert(0, first);
+        }
+        // As dockerd: without a mode the endpoints are all there is.
+        None if !list.is_empty() && *mode == NetworkMode::Bridge => {}
+        None => list.insert(0, NetworkEndpoint::on(&main)),
+    }
+    if let Some(first) = list.first_mut() {
+        if !mac.is_empty() {
+            if !first.mac.is_empty() && first.mac != mac {
+                return Err(ApiError::bad(
+                    "the container-wide MAC address must match the endpoint-specific MAC address for the main network, \
+                     or be left empty",
+                ));
             }
+            first.mac = mac;
         }
-        if let Some(mac) = settings.get("MacAddress").and_then(Value::as_str).filter(|m| !m.is_empty()) {
-            mac.clone_into(&mut endpoint.mac);
-        }
-        if let Some(ip) = settings.pointer("/IPAMConfig/IPv4Address").and_then(Value::as_str) {
-            ip.clone_into(&mut endpoint.ipv4);
+        if matches!(mode, NetworkMode::Named(_)) && first.links.is_empty() {
+            first.links = links.to_vec();
         }
     }
-    Ok(endpoint)
+    Ok(list)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+struct Networking {
+    endpoints_config: BTreeMap<String, Value>,
 }
 
 /// `container:alias`, `container`, or (from inspect) `/container:/this/alias`.

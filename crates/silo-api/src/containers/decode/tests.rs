@@ -4,7 +4,12 @@ use serde_json::{Value, json};
 use silo_engine::guest::Seccomp;
 use silo_engine::{ContainerSpec, MountSource, NetworkMode, RestartPolicy};
 
-use super::{Isolation, create};
+use super::Isolation;
+use crate::version::{ApiVersion, MAX_VERSION};
+
+fn create(value: Value) -> crate::error::Answer<ContainerSpec> {
+    super::create(value, ApiVersion(MAX_VERSION))
+}
 
 fn check(host: Value, expected: Result<&dyn Fn(&ContainerSpec) -> bool, &str>) {
     let got = create(json!({"Image": "x", "HostConfig": host.clone()}));

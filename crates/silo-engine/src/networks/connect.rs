@@ -1,0 +1,198 @@
+//! `network connect` and `disconnect`, of containers that run and of others; each step beside its undo.
+
+use std::sync::Arc;
+
+use silo_network::{AdapterRecord, NetworkRecord};
+
+use super::endpoint::{self, NO_NETWORK, can_have_more};
+use super::{gateway, join};
+use crate::engine::{Engine, Entry, blocking};
+use crate::error::{EngineError, Result};
+use crate::placement::{self, Adapters};
+use crate::record::Status;
+use crate::spec::NetworkEndpoint;
+
+impl Engine {
+    /// Connects a container to a network: at once if it runs, else from its next start on.
+    pub async fn connect(&self, network: &str, container: &str, mut endpoint: NetworkEndpoint) -> Result<()> {
+        let entry = self.find(container)?;
+        let _verb = entry.verb.lock().await;
+        refuse_if_removed(&entry, network)?;
+        let network = self.find_network(network)?;
+        let record = entry.record();
+        can_have_more(&record.spec.network)?;
+        if network.name == "host" {
+            return Err(EngineError::invalid(
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let others = record.spec.networks.iter().filter(|e| e.network != network.name);
+        let none = |e: &NetworkEndpoint| e.network == "none";
+        if others.clone().any(none) || (network.name == "none" && others.count() > 0) {
+            return Err(EngineError::invalid(NO_NETWORK));
+        }
+        endpoint.network.clone_from(&network.name);
+        endpoint::check(&endpoint, &network)?;
+        if !record.state.status.is_running() {
+            endpoint.network_id.clear();
+            self.change(&entry, |r| {
+                r.spec.networks.retain(|e| e.network != network.name);
+                r.spec.networks.push(endpoint);
+            })?;
+            self.network_event(&network, "connect", Some(&entry.id.0));
+            return Ok(());
+        }
+        may_change(&entry)?;
+        endpoint.network_id.clone_from(&network.id);
+        self.connect_running(&entry, endpoint).await?;
+        self.network_event(&network, "connect", Some(&entry.id.0));
+        Ok(())
+    }
+
+    async fn connect_running(&self, entry: &Arc<Entry>, endpoint: NetworkEndpoint) -> Result<()> {
+        let mut record = entry.record();
+        let engine = self.clone();
+        let before = record.clone();
+        let supervisor = join::supervisor(entry).await?;
+        let record = blocking(move || {
+            let namespace = join::namespace_of(supervisor)?;
+            let attached = engine.attach_to(&record, &endpoint, Some(namespace))?;
+            record.spec.networks.retain(|e| e.network != endpoint.network);
+            record.spec.networks.push(endpoint);
+            record.adapters.push(attached.adapter);
+            let settled = engine.settle_networks(&record, &attached.namespace);
+            if let Err(e) = settled {
+                let new = &record.adapters[before.adapters.len()..];
+                engine.leave_networks_in(&record.id, new, Some(&attached.namespace));
+                if let Err(e) = engine.settle_networks(&before, &attached.namespace) {
+                    tracing::warn!("container {}: its networks as they were: {e}", before.id);
+                }
+                return Err(e);
+            }
+            Ok(record)
+        })
+        .await?;
+        self.keep_networks(entry, record.spec.networks, record.adapters).await
+    }
+
+    /// What follows from the adapters of a container that runs: its default routes, its names and those it may ask for.
+    fn settle_networks(
+        &self,
+        record: &crate::record::ContainerRecord,
+        namespace: &std::os::fd::OwnedFd,
+    ) -> Result<()> {
+        self.route(record, &record.adapters, namespace)?;
+        let nameserver = self.change_names(record, namespace)?;
+        self.rewrite_network_files(record, nameserver)
+    }
+
+    /// Notes the networks that a running container has now, and moves its ports if another adapter has the default route.
+    async fn keep_networks(
+        &self,
+        entry: &Arc<Entry>,
+        networks: Vec<NetworkEndpoint>,
+        adapters: Vec<AdapterRecord>,
+    ) -> Result<()> {
+        let old = entry.record();
+        self.note(entry, |r| {
+            r.spec.networks = networks;
+            r.adapters = adapters;
+        });
+        let new = entry.record();
+        let published_on = |r: &crate::record::ContainerRecord| {
+            let adapter = gateway(r, &r.adapters, false).or_else(|| gateway(r, &r.adapters, true));
+            adapter.map(|a| a.endpoint_id.clone())
+        };
+        if published_on(&old) == published_on(&new) || crate::ports::requests(&new.spec).is_empty() {
+            return Ok(());
+        }
+        self.unpublish(&entry.id).await;
+        let published = self.publish(&new, &new.adapters).await;
+        self.note(entry, |r| r.published = published.as_ref().cloned().unwrap_or_default());
+        published.map(drop)
+    }
+
+    /// Disconnects a container from a network. `force`: also when there is no such network any more.
+    pub async fn disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let entry = self.find(container)?;
+        let _verb = entry.verb.lock().await;
+        refuse_if_removed(&entry, network)?;
+        let record = entry.record();
+        let found = self.find_network(network);
+        let name = found.as_ref().map_or(network, |n| n.name.as_str()).to_owned();
+        let network = if !record.state.status.is_running() || (found.is_err() && force) {
+            if !record.spec.networks.iter().any(|e| e.network == name) {
+                return Err(EngineError::internal(format!(
+                    "container {} is not connected to the network {name}",
+                    entry.id
+                )));
+            }
+            self.change(&entry, |r| r.spec.networks.retain(|e| e.network != name))?;
+            found.ok()
+        } else {
+            let network = found?;
+            if network.name == "host" {
+                return Err(EngineError::invalid(
+                    "container cannot be disconnected from host network or connected to host network",
+                ));
+            }
+            self.disconnect_running(&entry, &network).await?;
+            Some(network)
+        };
+        if let Some(network) = network {
+            self.network_event(&network, "disconnect", Some(&entry.id.0));
+        }
+        Ok(())
+    }
+
+    async fn disconnect_running(&self, entry: &Arc<Entry>, network: &NetworkRecord) -> Result<()> {
+        let mut record = entry.record();
+        let Some(adapter) = record.adapter_on(&network.id).cloned() else {
+            // Of `none` there is an endpoint and no adapter.
+            if network.name == "none" && record.endpoint_on(network).is_some() {
+                return self.change(entry, |r| r.spec.networks.retain(|e| e.network != "none"));
+            }
+            return Err(EngineError::internal(format!(
+                "container {} is not connected to network {}",
+                entry.id, network.name
+            )));
+        };
+        may_change(entry)?;
+        record.spec.networks.retain(|e| e.network != network.name);
+        record.adapters.retain(|a| a.endpoint_id != adapter.endpoint_id);
+        let (engine, after) = (self.clone(), record.clone());
+        let supervisor = join::supervisor(entry).await?;
+        blocking(move || {
+            let namespace = join::namespace_of(supervisor)?;
+            engine.leave_networks_in(&after.id, &[adapter], Some(&namespace));
+            if let Err(e) = engine.settle_networks(&after, &namespace) {
+                tracing::warn!("container {}: after it left a network: {e}", after.id);
+            }
+            Ok(())
+        })
+        .await?;
+        self.keep_networks(entry, record.spec.networks, record.adapters).await
+    }
+}
+
+fn refuse_if_removed(entry: &Entry, network: &str) -> Result<()> {
+    match entry.status() {
+        Status::Removing | Status::Dead => Err(EngineError::conflict(format!(
+            "Container {} is marked for removal and cannot be connected or disconnected to the network {network}",
+            entry.id
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether adapters come and go while the container runs.
+fn may_change(entry: &Entry) -> Result<()> {
+    let (isolation, name) = entry.with(|r| (r.isolation, r.name.clone()));
+    match placement::facts(isolation).adapters {
+        Adapters::Many => Ok(()),
+        Adapters::One => Err(EngineError::invalid(format!(
+            "container {name} runs with {} isolation: in this version of silo its network changes only while it is stopped",
+            isolation.as_str()
+        ))),
+    }
+}

@@ -1,0 +1,7 @@
+//! See `laws/mod.rs`.
+#![no_main]
+
+#[path = "../laws/mod.rs"]
+mod laws;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| laws::check("dns_message", bytes));
