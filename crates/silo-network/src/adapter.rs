@@ -8,6 +8,7 @@ use rand::Rng;
 use silo_sys::netlink::Socket;
 
 use crate::error::{NetworkError, Result, kernel};
+use crate::firewall::Guard;
 use crate::links::{self, Veth};
 use crate::mac::MacAddress;
 use crate::networks::{MTU, Networks};
@@ -40,7 +41,7 @@ impl Networks {
         let wished = options.mac.as_deref().map(str::parse::<MacAddress>).transpose()?;
         let bytes: [u8; 32] = rand::rng().random();
         let endpoint_id: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let (mut adapter, index, mtu, naming) = {
+        let (mut adapter, index, mtu, naming, icc) = {
             let mut state = self.state();
             let network = state.network(network_id)?;
             if network.record.driver != Driver::Bridge {
@@ -73,10 +74,14 @@ impl Networks {
                 None => Naming::FirstFree(network.options.prefix.clone()),
             };
             let (index, mtu) = (network.index, network.options.mtu.unwrap_or(MTU));
+            let network_icc = network.options.icc;
             state.live.insert(adapter.host_interface.clone(), network_id.to_owned());
-            (adapter, index, mtu, naming)
+            (adapter, index, mtu, naming, network_icc)
         };
-        let made = self.make_pair(&mut adapter, index, mtu, naming, namespace);
+        // First the guard: there is no moment at which the adapter may send what is not its own.
+        let made = guard(&adapter, icc)
+            .and_then(|guard| self.firewall().guard(guard))
+            .and_then(|()| self.make_pair(&mut adapter, index, mtu, naming, namespace));
         if made.is_err()
             && let Err(e) = self.detach(&adapter, None)
         {
@@ -132,11 +137,12 @@ impl Networks {
     /// Takes the adapter away; its addresses are free again. Gone already: fine. `namespace` is that of a container that
     /// goes on running: a macvlan or ipvlan is there and nowhere else.
     pub fn detach(&self, adapter: &AdapterRecord, _namespace: Option<BorrowedFd<'_>>) -> Result<()> {
-        let mut state = self.state();
-        let result = match adapter.host_interface.as_str() {
+        let mut result = match adapter.host_interface.as_str() {
             "" => Ok(()),
-            name => bridge::remove(&mut state.socket, name),
+            name => bridge::remove(&mut self.state().socket, name),
         };
+        result = result.and(self.firewall().unguard(&adapter.host_interface));
+        let mut state = self.state();
         state.live.remove(&adapter.host_interface);
         if let Ok(network) = state.network(&adapter.network_id) {
             network.give_back(adapter.addresses().into_iter());
@@ -146,6 +152,13 @@ impl Networks {
 
     /// After a daemon restart: this adapter is in use.
     pub fn adopt(&self, adapter: &AdapterRecord) {
+        let icc = self.state().network(&adapter.network_id).map_or(true, |n| n.options.icc);
+        if !adapter.host_interface.is_empty() {
+            match guard(adapter, icc) {
+                Ok(guard) => self.firewall().readopt_guard(guard),
+                Err(e) => tracing::warn!("adapter {}: {e}", adapter.host_interface),
+            }
+        }
         let mut state = self.state();
         if !adapter.host_interface.is_empty() {
             state.live.insert(adapter.host_interface.clone(), adapter.network_id.clone());
@@ -172,6 +185,16 @@ impl Networks {
     pub fn counters(&self, _adapter: &AdapterRecord, _namespace: Option<BorrowedFd<'_>>) -> Result<Counters> {
         todo!("netcore")
     }
+}
+
+/// What the firewall holds an adapter to.
+fn guard(adapter: &AdapterRecord, icc: bool) -> Result<Guard> {
+    Ok(Guard {
+        host_interface: adapter.host_interface.clone(),
+        mac: adapter.mac.parse()?,
+        addresses: adapter.addresses(),
+        icc,
+    })
 }
 
 /// The name of a new interface of this namespace.

@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use silo_sys::netlink::Socket;
 
 use crate::error::{NetworkError, Result, kernel};
+use crate::firewall::Firewall;
 use crate::network::Network;
 use crate::ports::Ports;
 use crate::record::{Driver, NetworkConfig, NetworkRecord, NetworkSpec, PoolRecord};
 use crate::subnet::IpSubnet;
-use crate::{bridge, firewall, ipam, links};
+use crate::{bridge, ipam, links};
 
 /// Of bridges and adapters that nobody gave another.
 pub(crate) const MTU: u32 = 1500;
@@ -22,8 +23,9 @@ pub struct Networks {
     /// The default bridge, which names the table too.
     pub(crate) bridge: String,
     pub(crate) state: Mutex<State>,
-    /// Held while the rules are put in place, so that they are those of what is in it. Taken before `state`.
     pub(crate) ports: Mutex<Ports>,
+    /// Taken after `ports` and before `state`, so that the rules are those of what is in them.
+    pub(crate) firewall: Mutex<Firewall>,
 }
 
 #[derive(Debug)]
@@ -124,11 +126,16 @@ impl Networks {
             networks.insert(record.id.clone(), Network::new(record, index)?);
         }
         let state = State { socket, networks, live: HashMap::new() };
-        let all = Self { bridge, state: Mutex::new(state), ports: Mutex::new(Ports::default()) };
+        let firewall = Firewall::open(&bridge)?;
+        let present = firewall.present();
+        let all = Self {
+            bridge,
+            state: Mutex::new(state),
+            ports: Mutex::new(Ports::default()),
+            firewall: Mutex::new(firewall),
+        };
         // Kept as it is when it is there: published ports of running containers are in it until they are readopted.
-        if !firewall::present(&all.bridge)
-            && let Err(e) = all.apply_rules(&all.ports())
-        {
+        if !present && let Err(e) = all.apply_rules() {
             tracing::warn!("containers reach the host but nothing beyond it: {e}");
         }
         Ok(all)
@@ -142,10 +149,15 @@ impl Networks {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the rules of all networks and published ports in place, in one transaction.
-    pub(crate) fn apply_rules(&self, ports: &Ports) -> Result<()> {
-        let bridges: Vec<_> = self.state().networks.values().filter_map(Network::rules).collect();
-        firewall::replace(&self.bridge, &bridges, &ports.forwards())
+    pub(crate) fn firewall(&self) -> MutexGuard<'_, Firewall> {
+        self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the rules of all networks, adapters and published ports in place, in one transaction.
+    pub(crate) fn apply_rules(&self) -> Result<()> {
+        let mut firewall = self.firewall();
+        let bridges = self.state().networks.values().filter_map(Network::rules).collect();
+        firewall.replace(bridges)
     }
 
     /// Makes a network. The caller stores the record, or calls `remove`.
@@ -187,15 +199,14 @@ impl Networks {
                 }
             }
         }
-        self.apply_rules(&self.ports())
+        self.apply_rules()
     }
 
     /// Removes all that is ours from the host: for tests, demos and uninstalling. Running containers lose their network.
     pub fn teardown(&self) -> Result<()> {
         self.ports().clear();
-        let mut state = self.state();
-        bridge::remove(&mut state.socket, &self.bridge)?;
-        firewall::remove(&self.bridge)
+        bridge::remove(&mut self.state().socket, &self.bridge)?;
+        self.firewall().remove()
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 const HEADER: usize = 16;
@@ -23,6 +23,8 @@ const DUMP_INTERRUPTED: u16 = 0x10;
 
 const TYPE_ERROR: u16 = 2;
 const TYPE_DONE: u16 = 3;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
 
 /// How long the kernel may take to answer; it answers from within the sending call, except for dumps.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -119,7 +121,7 @@ impl Message {
     }
 }
 
-/// A netlink socket of the `NETLINK_ROUTE` family, in the network namespace of the thread that opened it.
+/// A netlink socket, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -128,14 +130,18 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens one.
+    /// Opens one for links, addresses and routes (`NETLINK_ROUTE`).
     pub fn open() -> io::Result<Self> {
-        let fd = net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            None, // 0 is NETLINK_ROUTE
-        )?;
+        Self::of_protocol(None) // 0 is NETLINK_ROUTE
+    }
+
+    /// Opens one for packet filters and connection tracking (`NETLINK_NETFILTER`).
+    pub fn open_netfilter() -> io::Result<Self> {
+        Self::of_protocol(Some(netlink::NETFILTER))
+    }
+
+    fn of_protocol(protocol: Option<net::Protocol>) -> io::Result<Self> {
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(PATIENCE))?;
         net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE].into_boxed_slice() })
@@ -168,6 +174,43 @@ impl Socket {
             }
         }
         Ok(results.into_iter().flatten().collect())
+    }
+
+    /// Has netfilter apply all messages of a subsystem or none (`linux/netfilter/nfnetlink.h`, batches). The error is that of
+    /// the first message that failed.
+    pub fn transaction(&mut self, subsystem: u8, messages: &mut [Message]) -> io::Result<()> {
+        let mark = |kind| Message::new(kind, 0, &[0, 0, 0, subsystem]);
+        let (mut begin, mut end) = (mark(BATCH_BEGIN), mark(BATCH_END));
+        let first = self.sequence.wrapping_add(1);
+        // Begin and end are not acknowledged by all kernels.
+        begin.finish(first, 0);
+        let mut packet = begin.bytes;
+        self.sequence = first;
+        for message in messages.iter_mut() {
+            self.sequence = self.sequence.wrapping_add(1);
+            message.finish(self.sequence, ACK);
+            packet.extend_from_slice(&message.bytes);
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        end.finish(self.sequence, 0);
+        packet.extend_from_slice(&end.bytes);
+        self.send(&packet)?;
+        let (mut answered, mut result) = (0, Ok(()));
+        while answered < messages.len() {
+            let n = self.receive()?;
+            for reply in replies(&self.buffer[..n]).filter(|r| r.kind == TYPE_ERROR) {
+                match reply.sequence.wrapping_sub(first) as usize {
+                    // The whole of it failed: there are no other answers.
+                    0 => return reply.error(),
+                    place if place <= messages.len() => {
+                        answered += 1;
+                        result = result.and(reply.error());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        result
     }
 
     /// Sends one message and waits for its answer.
