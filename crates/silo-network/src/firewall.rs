@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use silo_sys::links::find;
 use silo_sys::netlink::Socket;
 
 use crate::error::{NetworkError, Result, kernel};
@@ -25,6 +26,8 @@ pub(crate) struct Firewall {
     bridges: Vec<BridgeRules>,
     guards: BTreeMap<String, Guard>,
     forwards: BTreeSet<Forward>,
+    /// Hardware addresses of the bridges.
+    gates: Vec<[u8; 6]>,
 }
 
 impl Firewall {
@@ -37,6 +40,7 @@ impl Firewall {
             bridges: Vec::new(),
             guards: BTreeMap::new(),
             forwards: BTreeSet::new(),
+            gates: Vec::new(),
         })
     }
 
@@ -55,13 +59,25 @@ impl Firewall {
             "{}{}{}",
             deletions(table),
             firewall_rules::table(table, self.bridges.iter(), self.forwards.iter()),
-            guard::table(table, &guards)
+            guard::table(table, &guards, &self.gates)
         )
     }
 
     /// Puts the tables in place: of these bridges, and all guards and ports that were told.
     pub(crate) fn replace(&mut self, bridges: Vec<BridgeRules>) -> Result<()> {
         self.bridges = bridges;
+        self.gates.clear();
+        let mut links = Socket::open().map_err(kernel("opening a netlink socket"))?;
+        for bridge in &self.bridges {
+            let name = &bridge.interface;
+            let Some(link) = find(&mut links, name).map_err(kernel(format!("looking for {name}")))? else {
+                continue;
+            };
+            self.gates.extend(<[u8; 6]>::try_from(link.mac.as_slice()));
+            links
+                .change(guard::watch_discovery(link.index))
+                .map_err(kernel(format!("setting up {name} for the guard")))?;
+        }
         self.apply()
     }
 
@@ -122,7 +138,7 @@ impl Firewall {
 
     /// Forwards ports, all or none.
     pub(crate) fn publish(&mut self, new: &[Forward]) -> Result<()> {
-        let elements: Vec<Element> = new.iter().filter_map(Forward::element).collect();
+        let elements: Vec<Element> = new.iter().flat_map(Forward::elements).collect();
         self.forwards.extend(new.iter().cloned());
         self.add(&elements).inspect_err(|_| {
             new.iter().for_each(|forward| {
@@ -147,7 +163,7 @@ impl Firewall {
 
     /// Forwards ports no longer; what was sent over them is forgotten.
     pub(crate) fn withdraw(&mut self, old: &[Forward]) -> Result<()> {
-        let elements: Vec<Element> = old.iter().filter_map(Forward::element).collect();
+        let elements: Vec<Element> = old.iter().flat_map(Forward::elements).collect();
         for forward in old {
             self.forwards.remove(forward);
         }

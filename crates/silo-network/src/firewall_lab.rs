@@ -8,10 +8,13 @@ use std::time::Duration;
 use silo_sys::netlink::Socket;
 use silo_sys::{links as sys_links, netns};
 
-use crate::firewall::{BridgeRules, Firewall, Forward, Guard};
+use crate::firewall::{BridgeRules, Firewall, Guard};
 use crate::links::{self, Veth};
 use crate::mac::MacAddress;
 use crate::options::GatewayMode;
+use crate::ports::{Ports, Target};
+use crate::ports_request::Wish;
+use crate::record::PortRequest;
 use crate::{bridge, namespace};
 
 /// A connection that rules let through takes less than a millisecond here; one that they do not waits for nothing.
@@ -21,6 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 pub(crate) struct Lab {
     pub(crate) socket: Socket,
     pub(crate) firewall: Firewall,
+    ports: Ports,
     bridges: Vec<BridgeRules>,
 }
 
@@ -46,7 +50,7 @@ pub(crate) fn lab(test: impl FnOnce(Lab) + Send) {
             setting("ipv6/conf/all/forwarding", "1");
             setting("ipv4/ip_forward", "1");
             let firewall = Firewall::open("lab").unwrap();
-            test(Lab { socket, firewall, bridges: Vec::new() });
+            test(Lab { socket, firewall, ports: Ports::default(), bridges: Vec::new() });
         };
         scope.spawn(run).join().unwrap();
     });
@@ -129,12 +133,23 @@ impl Lab {
         Peer { namespace, ipv4, ipv6 }
     }
 
-    /// Publishes a port of a container.
-    pub(crate) fn publish(&mut self, host: &str, to: impl Into<IpAddr>) {
-        let host: SocketAddr = host.parse().unwrap();
-        let (host_ip, host_port) = (host.ip(), host.port());
-        let forward = Forward { protocol: "tcp", host_ip, host_port, to: to.into(), to_port: 80 };
-        self.firewall.publish(&[forward]).unwrap();
+    /// Publishes port 80 of a container, without IPv6 if it is to have none.
+    pub(crate) fn publish(&mut self, host: &str, peer: &Peer, ipv6: bool) {
+        let at: SocketAddr = host.parse().unwrap();
+        let request = PortRequest {
+            container_port: 80,
+            protocol: "tcp".into(),
+            host_ip: at.ip().to_string(),
+            host_ports: (at.port(), at.port()),
+        };
+        let target = Target { ipv4: Some(peer.ipv4), ipv6: ipv6.then_some(peer.ipv6), ..Target::default() };
+        self.ports.claim(host, &target, vec![Wish::new(&request).unwrap()]).unwrap();
+        self.firewall.publish(&self.ports.forwards(host)).unwrap();
+    }
+
+    pub(crate) fn withdraw(&mut self, host: &str) {
+        self.firewall.withdraw(&self.ports.forwards(host)).unwrap();
+        self.ports.release(host);
     }
 }
 

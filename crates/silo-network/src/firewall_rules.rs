@@ -19,6 +19,10 @@ const ONE6: Set = set("map", "one6", "type ipv6_addr . inet_proto . inet_service
 /// Ports of all addresses of the host.
 const ANY4: Set = set("map", "any4", "type inet_proto . inet_service : ipv4_addr . inet_service");
 const ANY6: Set = set("map", "any6", "type inet_proto . inet_service : ipv6_addr . inet_service");
+/// Ports of the host that lead back to the container that asks: the bridge would have to send its frames back where they came from.
+/// They are left to the daemon's proxy.
+const SELF4: Set = set("set", "self4", "type ipv4_addr . inet_proto . inet_service");
+const SELF6: Set = set("set", "self6", "type ipv6_addr . inet_proto . inet_service");
 /// Containers' ports that may be reached without translation.
 const OPEN4: Set = set("set", "open4", "type ipv4_addr . inet_proto . inet_service");
 const OPEN6: Set = set("set", "open6", "type ipv6_addr . inet_proto . inet_service");
@@ -55,19 +59,23 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    /// `None`: what nftables cannot do, another family.
-    pub(crate) fn element(&self) -> Option<Element> {
+    /// What the tables hold of it; nothing of what nftables cannot do, another family.
+    pub(crate) fn elements(&self) -> Vec<Element> {
         let Self { protocol, host_ip, host_port, to, to_port } = self;
-        let target = [Part::Ip(*to), Part::Port(*to_port)];
+        let four = to.is_ipv4();
+        let of_container = |set, port: u16| Element {
+            set,
+            key: vec![Part::Ip(*to), Part::Protocol(protocol), Part::Port(port)],
+            value: Vec::new(),
+        };
         if *host_port == 0 {
-            let key = vec![Part::Ip(*to), Part::Protocol(protocol), Part::Port(*to_port)];
-            return Some(Element { set: if to.is_ipv4() { OPEN4 } else { OPEN6 }, key, value: Vec::new() });
+            return vec![of_container(if four { OPEN4 } else { OPEN6 }, *to_port)];
         }
-        if host_ip.is_ipv4() != to.is_ipv4() {
-            return None;
+        if host_ip.is_ipv4() != four {
+            return Vec::new();
         }
         let port = [Part::Protocol(protocol), Part::Port(*host_port)];
-        let (set, key) = match (host_ip.is_unspecified(), host_ip.is_ipv4()) {
+        let (set, key) = match (host_ip.is_unspecified(), four) {
             (true, true) => (ANY4, port.to_vec()),
             (true, false) => (ANY6, port.to_vec()),
             (false, four) => {
@@ -75,7 +83,8 @@ impl Forward {
                 (if four { ONE4 } else { ONE6 }, key)
             }
         };
-        Some(Element { set, key, value: target.to_vec() })
+        let translated = Element { set, key, value: vec![Part::Ip(*to), Part::Port(*to_port)] };
+        vec![translated, of_container(if four { SELF4 } else { SELF6 }, *host_port)]
     }
 }
 
@@ -85,13 +94,13 @@ pub(crate) fn table<'a>(
     bridges: impl Iterator<Item = &'a BridgeRules> + Clone,
     forwards: impl Iterator<Item = &'a Forward>,
 ) -> String {
-    let mut elements: Vec<Element> = forwards.filter_map(Forward::element).collect();
+    let mut elements: Vec<Element> = forwards.flat_map(Forward::elements).collect();
     elements.extend(bridges.clone().map(|bridge| Element {
         set: BRIDGES,
         key: vec![Part::Interface(bridge.interface.clone())],
         value: Vec::new(),
     }));
-    let sets: String = [BRIDGES, ONE4, ONE6, ANY4, ANY6, OPEN4, OPEN6]
+    let sets: String = [BRIDGES, ONE4, ONE6, ANY4, ANY6, SELF4, SELF6, OPEN4, OPEN6]
         .into_iter()
         .map(|set| declare(set, &elements))
         .collect();
@@ -129,6 +138,8 @@ pub(crate) fn table<'a>(
     # Nobody but the host itself reaches its loopback.
     ip daddr 127.0.0.0/8 accept
     ip6 daddr ::1 accept
+    ip saddr . meta l4proto . th dport @self4 accept
+    ip6 saddr . meta l4proto . th dport @self6 accept
     jump published
   }}
   chain output {{

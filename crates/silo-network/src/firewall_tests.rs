@@ -20,10 +20,11 @@ fn published_ports_are_reached_from_all_sides() {
         let client = lab.client(9);
         let (web, neighbour, other) = (lab.container(1, 2), lab.container(1, 3), lab.container(2, 2));
         web.serve(80);
-        lab.publish("0.0.0.0:8080", web.ipv4);
-        lab.publish("[::]:8080", web.ipv6);
-        lab.publish("127.0.0.1:8081", web.ipv4);
-        lab.publish("10.9.0.1:8082", web.ipv4);
+        lab.publish("0.0.0.0:8080", &web, true);
+        lab.publish("[::]:8080", &web, true);
+        lab.publish("127.0.0.1:8081", &web, true);
+        lab.publish("10.9.0.1:8082", &web, true);
+        lab.publish("[::]:8083", &web, false);
         // A remote client is seen as who it is.
         assert_eq!(client.seen_by("10.9.0.1:8080"), ip("10.9.0.2"));
         assert_eq!(client.seen_by("[fd00:9::1]:8080"), ip("fd00:9::2"));
@@ -33,7 +34,11 @@ fn published_ports_are_reached_from_all_sides() {
         {
             assert!(seen_by(server).is_some(), "{server}");
         }
-        assert!(seen_by("[fd00:9::1]:8080").is_some());
+        for server in ["[::1]:8080", "[fd00:9::1]:8080", "[::1]:8083"] {
+            assert!(seen_by(server).is_some(), "{server}");
+        }
+        // From IPv6 to a container without it: by the proxy.
+        assert_eq!(client.seen_by("[fd00:9::1]:8083"), ip("10.1.0.1"));
         // Containers: of the same network (the container itself among them) and of another.
         for container in [&neighbour, &web] {
             assert_eq!(container.seen_by("10.1.0.1:8080"), ip("10.1.0.1"));
@@ -48,14 +53,7 @@ fn published_ports_are_reached_from_all_sides() {
             assert_eq!(other.seen_by(server), None, "{server}");
         }
         // Withdrawn is closed.
-        let forward = Forward {
-            protocol: "tcp",
-            host_ip: [0, 0, 0, 0].into(),
-            host_port: 8080,
-            to: web.ipv4.into(),
-            to_port: 80,
-        };
-        lab.firewall.withdraw(&[forward]).unwrap();
+        lab.withdraw("0.0.0.0:8080");
         assert_eq!(client.seen_by("10.9.0.1:8080"), None);
         assert!(client.seen_by("[fd00:9::1]:8080").is_some());
     });
@@ -74,7 +72,7 @@ fn networks_and_hosts_outside_reach_no_container_directly() {
             container.serve(81);
         }
         client.serve(80);
-        lab.publish("0.0.0.0:8080", one.ipv4);
+        lab.publish("0.0.0.0:8080", &one, true);
         for server in ["10.1.0.2:80", "10.1.0.2:81", "[fd00:1::2]:80", "[fd00:1::2]:81"] {
             assert_eq!(two.seen_by(server), None, "{server} from another network");
             assert_eq!(client.seen_by(server), None, "{server} from outside");
@@ -100,6 +98,7 @@ fn the_hosts_loopback_is_out_of_reach() {
             server.set_nonblocking(true).unwrap();
         }
         container.run(|| {
+            assert_eq!(connected("10.1.0.1:7778"), Ok(()), "the host's other services are there");
             // As a container with NET_ADMIN would: loopback through the host.
             for file in ["route_localnet", "accept_local"] {
                 std::fs::write(format!("/proc/sys/net/ipv4/conf/all/{file}"), "1").unwrap();
@@ -111,17 +110,16 @@ fn the_hosts_loopback_is_out_of_reach() {
             ] {
                 assert!(std::process::Command::new("ip").args(args.split(' ')).status().unwrap().success());
             }
-            assert_eq!(seen_connect("127.0.0.1:7777"), None);
-            assert_eq!(seen_connect("127.0.0.1:7778"), None);
-            assert!(seen_connect("10.1.0.1:7778").is_some(), "its other services are there");
+            for server in ["127.0.0.1:7777", "127.0.0.1:7778"] {
+                assert_eq!(connected(server), Err(std::io::ErrorKind::TimedOut), "{server}");
+            }
         });
     });
 }
 
-fn seen_connect(server: &str) -> Option<()> {
-    std::net::TcpStream::connect_timeout(&server.parse().unwrap(), Duration::from_millis(400))
-        .ok()
-        .map(|_| ())
+fn connected(server: &str) -> Result<(), std::io::ErrorKind> {
+    let patience = Duration::from_millis(400);
+    std::net::TcpStream::connect_timeout(&server.parse().unwrap(), patience).map(|_| ()).map_err(|e| e.kind())
 }
 
 #[test]
@@ -139,7 +137,7 @@ fn options_of_a_network_hold() {
             container.serve(80);
         }
         let [inner, inner2, lone, lone2, routed, plain] = &all[..] else { unreachable!() };
-        lab.publish("0.0.0.0:8002", lone2.ipv4);
+        lab.publish("0.0.0.0:8002", lone2, true);
         // Internal: each other and the host's address there, nothing else.
         assert!(inner.seen_by("10.1.0.3:80").is_some() && inner2.seen_by("[fd00:1::2]:80").is_some());
         assert!(seen_by("10.1.0.2:80").is_some());
@@ -212,7 +210,7 @@ fn other_tables_stay_and_what_was_flushed_comes_back() {
         lab.bridge(1, |_| {});
         let web = lab.container(1, 2);
         web.serve(80);
-        lab.publish("127.0.0.1:8080", web.ipv4);
+        lab.publish("127.0.0.1:8080", &web, true);
         assert!(lab.firewall.present() && second.present());
         second.remove().unwrap();
         assert!(lab.firewall.present() && !second.present());
@@ -220,8 +218,9 @@ fn other_tables_stay_and_what_was_flushed_comes_back() {
         // Somebody empties the host's rules: the next change brings ours back whole.
         run(&["flush", "ruleset"], "").unwrap();
         run(&["-f", "-"], users).unwrap();
-        assert_eq!(seen_by("127.0.0.1:8080"), None);
-        lab.publish("127.0.0.1:8081", web.ipv4);
+        assert!(!lab.firewall.present());
+        lab.publish("127.0.0.1:8081", &web, true);
+        assert!(lab.firewall.present());
         assert!(seen_by("127.0.0.1:8080").is_some() && seen_by("127.0.0.1:8081").is_some());
         lab.firewall.remove().unwrap();
         assert_eq!(list(), before);

@@ -6,6 +6,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use silo_sys::links::header;
+use silo_sys::netlink::Message;
+
 use crate::firewall_elements::{Element, Family, Part, Set, declare};
 use crate::mac::MacAddress;
 
@@ -22,7 +25,28 @@ const IPV4: Set = set("ipv4", "type ifname . ipv4_addr");
 const IPV6: Set = set("ipv6", "type ifname . ipv6_addr");
 /// The same addresses where neighbour discovery names them: nft before 1.0.8 has no word for that field.
 const TARGETS: Set = set("targets", "typeof iifname . @th,64,128");
-const SETS: [Set; 6] = [PORTS, LONELY, MACS, IPV4, IPV6, TARGETS];
+/// Bridges' own hardware addresses.
+const GATES: Set = set("gates", "type ether_addr");
+const SETS: [Set; 7] = [PORTS, LONELY, GATES, MACS, IPV4, IPV6, TARGETS];
+
+const RTM_NEWLINK: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_GROUP_FWD_MASK: u16 = 9;
+/// 01:80:c2:00:00:0e, of LLDP.
+const DISCOVERY: u16 = 1 << 0xe;
+
+/// Has a bridge treat frames for 01:80:c2:00:00:0e as any other: usually it learns from them, whoever sends them, before any rule.
+pub(crate) fn watch_discovery(bridge: u32) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, 0, &header(bridge, 0, 0));
+    message.nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "bridge").nested(IFLA_INFO_DATA, |data| {
+            data.attribute(IFLA_BR_GROUP_FWD_MASK, &DISCOVERY.to_ne_bytes());
+        });
+    });
+    message
+}
 
 /// What an adapter is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +95,13 @@ impl Guard {
 }
 
 /// The table's text.
-pub(crate) fn table(name: &str, guards: &[&Guard]) -> String {
-    let elements: Vec<Element> = guards.iter().flat_map(|g| g.elements()).collect();
+pub(crate) fn table(name: &str, guards: &[&Guard], gates: &[[u8; 6]]) -> String {
+    let mut elements: Vec<Element> = guards.iter().flat_map(|g| g.elements()).collect();
+    elements.extend(gates.iter().map(|mac| Element {
+        set: GATES,
+        key: vec![Part::Mac(*mac)],
+        value: Vec::new(),
+    }));
     let sets: String = SETS.into_iter().map(|set| declare(set, &elements)).collect();
     format!(
         r#"table bridge {name} {{
@@ -87,10 +116,12 @@ pub(crate) fn table(name: &str, guards: &[&Guard]) -> String {
   }}
   chain forward {{
     type filter hook forward priority -250; policy accept;
-    iifname @lonely oifname @lonely drop
+    iifname @lonely oifname @lonely ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop
   }}
   chain guard {{
     iifname . ether saddr != @macs drop
+    # Not by where it goes out: what the host translates for a neighbour goes there by the bridge, too.
+    iifname @lonely ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != @gates drop
     ether type vmap {{ arp : jump guard_arp, ip : jump guard_ip, ip6 : jump guard_ip6 }}
     drop
   }}
@@ -140,11 +171,12 @@ mod tests {
         assert_eq!(guard.elements().len(), 3);
         guard.addresses.push("fd00::2".parse().unwrap());
         guard.icc = false;
-        let text = table("silo_t", &[&guard]);
+        let text = table("silo_t", &[&guard], &[[2, 0x42, 0xac, 0x11, 0, 1]]);
         for part in [
             "elements = { \"sv0\" . 02:42:ac:11:00:02 }",
             "elements = { \"sv0\" . 172.17.0.2 }",
             "elements = { \"sv0\" . fd00::2, \"sv0\" . fe80::42:acff:fe11:2 }",
+            "elements = { 02:42:ac:11:00:01 }",
             "set lonely {\n    type ifname;\n    elements = { \"sv0\" }",
         ] {
             assert!(text.contains(part), "{part} in {text}");

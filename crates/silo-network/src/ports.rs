@@ -96,8 +96,8 @@ impl Target {
 #[derive(Debug)]
 struct Claim {
     forward: Forward,
-    /// Nothing is read from it: the packets are translated before they come to a socket. `None`: the proxy has it, or the
-    /// kernel has no such protocol, or another program took the port while no daemon of ours ran.
+    /// `None`: the proxy has it, or the kernel has no such protocol, or another program took the port while no daemon of ours
+    /// ran.
     _holder: Option<OwnedFd>,
 }
 
@@ -105,7 +105,7 @@ struct Claim {
 #[derive(Debug, Default)]
 struct Claims {
     list: Vec<Claim>,
-    /// Serves those that are not translated. Dropped before a port counts as free.
+    /// Serves what is not translated.
     _proxy: Option<Proxy>,
 }
 
@@ -264,18 +264,13 @@ fn clashes(have: &Forward, protocol: &str, ip: IpAddr, port: u16) -> bool {
         && (have.host_ip == ip || have.host_ip.is_unspecified() || ip.is_unspecified())
 }
 
-/// Starts what serves the ports that nftables does not: those of the host's IPv6 loopback, and IPv6 ones of a container without an
-/// IPv6 address.
+/// Starts what serves what nftables does not.
 fn claims(made: Vec<(Forward, Option<OwnedFd>)>) -> io::Result<Claims> {
     let mut proxied = Vec::new();
     let list = made
         .into_iter()
         .map(|(forward, holder)| {
-            let by_proxy = forward.host_ip.is_ipv6()
-                && forward.protocol != "sctp"
-                && (forward.to.is_ipv4()
-                    || forward.host_ip.is_unspecified()
-                    || forward.host_ip.is_loopback());
+            let by_proxy = forward.protocol != "sctp";
             match holder {
                 Some(socket) if by_proxy => {
                     let to = (forward.to, forward.to_port).into();

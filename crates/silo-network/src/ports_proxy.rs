@@ -1,9 +1,9 @@
-//! Serves published ports that nftables cannot translate: IPv6 ports of a container that has IPv4 alone, and those of the host's
-//! `::1`, whose answers the kernel brings back from no other interface.
+//! Serves at published ports what nftables does not translate: connections to the host's `::1`, whose answers the kernel brings back
+//! from no other interface; IPv6 ports of a container that has IPv4 alone; a container that calls its own port.
 //!
-//! One thread a container waits at its sockets; each TCP connection has two more, whose bytes the kernel moves itself. Source
-//! addresses are not kept (the container sees the host's address on its bridge), as with dockerd's proxy. It ends with the daemon and
-//! comes back with it.
+//! One thread a container waits at the sockets that hold its ports; each TCP connection has two more, whose bytes the kernel moves
+//! itself. Source addresses are not kept (the container sees the host's address on its bridge), as with dockerd's proxy. It ends with
+//! the daemon and comes back with it.
 
 use std::collections::HashMap;
 use std::io;
