@@ -197,7 +197,8 @@ fn change(socket: &mut Socket, table: &str, elements: &[Element], new: bool) -> 
 fn message(table: &str, elements: &[&Element], new: bool) -> Message {
     let set = elements[0].set;
     let (kind, flags) = if new { (NEW_ELEMENTS, CREATE) } else { (DELETE_ELEMENTS, 0) };
-    let mut message = Message::new((u16::from(SUBSYSTEM) << 8) | kind, flags, &[set.family.number(), 0, 0, 0]);
+    let mut message =
+        Message::new((u16::from(SUBSYSTEM) << 8) | kind, flags, &[set.family.number(), 0, 0, 0]);
     message.text(LIST_TABLE, table).text(LIST_SET, set.name).nested(LIST_ELEMENTS, |list| {
         for element in elements {
             list.nested(LIST_ELEMENT, |item| {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(90);
 /// Connections and remembered senders at a time; more are refused.
 const MOST: usize = 1024;
+/// How long nobody is accepted after the host refused a descriptor.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Nothing deep is called there.
 const STACK: usize = 128 * 1024;
 const DATAGRAM: usize = 65_536;
@@ -35,20 +38,36 @@ pub(crate) struct Proxied {
 }
 
 /// Connections that go on, to be ended with the proxy.
-type Connections = Arc<Mutex<HashMap<u64, (TcpStream, TcpStream)>>>;
+#[derive(Debug, Default)]
+struct Connections {
+    /// Those that wait for the container, too.
+    count: AtomicUsize,
+    ended: AtomicBool,
+    streams: Mutex<HashMap<u64, (TcpStream, TcpStream)>>,
+}
+
+impl Connections {
+    fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        for (client, server) in lock(&self.streams).values() {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+}
 
 /// The proxy of one container; ends, with all its connections, when dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     stop: Arc<OwnedFd>,
-    connections: Connections,
+    connections: Arc<Connections>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
     pub(crate) fn start(proxied: Vec<Proxied>) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let connections = Connections::default();
+        let connections = Arc::new(Connections::default());
         let mut ports = Vec::new();
         for Proxied { socket, datagrams, to } in proxied {
             rustix::io::ioctl_fionbio(&socket, true)?;
@@ -76,10 +95,7 @@ impl Drop for Proxy {
         }
         // It never waits but where this wakes it; its sockets are closed with it.
         let _ = self.thread.take().map(JoinHandle::join);
-        for (client, server) in lock(&self.connections).values() {
-            let _ = client.shutdown(Shutdown::Both);
-            let _ = server.shutdown(Shutdown::Both);
-        }
+        self.connections.end();
     }
 }
 
@@ -110,12 +126,23 @@ impl Port {
     }
 
     /// Does all there is to do without waiting.
-    fn work(&mut self, connections: &Connections, buffer: &mut [u8]) {
+    fn work(&mut self, connections: &Arc<Connections>, buffer: &mut [u8]) {
         match self {
             Self::Streams { listener, to } => {
-                while let Ok((client, _)) = listener.accept() {
-                    if let Err(e) = connect(client, *to, connections) {
-                        tracing::warn!("a connection to the published port of {to}: {e}");
+                loop {
+                    match listener.accept() {
+                        Ok((client, _)) => {
+                            if let Err(e) = connect(client, *to, connections) {
+                                tracing::debug!("a connection to the published port of {to}: {e}");
+                            }
+                        }
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(e) => {
+                            tracing::debug!("accepting for the published port of {to}: {e}");
+                            // No descriptors are left, most likely; whoever waits to be accepted is still there then.
+                            thread::sleep(PAUSE);
+                            break;
+                        }
                     }
                 }
             }
@@ -126,7 +153,7 @@ impl Port {
                             Ok(socket) => {
                                 senders.insert(from, Sender { socket, last: Instant::now() });
                             }
-                            Err(e) => tracing::warn!("a sender to the published port of {to}: {e}"),
+                            Err(e) => tracing::debug!("a sender to the published port of {to}: {e}"),
                         }
                     }
                     if let Some(sender) = senders.get_mut(&from) {
@@ -147,7 +174,7 @@ impl Port {
     }
 }
 
-fn serve(mut ports: Vec<Port>, stop: &OwnedFd, connections: &Connections) {
+fn serve(mut ports: Vec<Port>, stop: &OwnedFd, connections: &Arc<Connections>) {
     let mut buffer = vec![0; DATAGRAM];
     loop {
         {
@@ -185,32 +212,46 @@ fn toward(to: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Connects an accepted client with the container, on threads of their own.
-fn connect(client: TcpStream, to: SocketAddr, connections: &Connections) -> io::Result<()> {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    if lock(connections).len() >= MOST {
+fn connect(client: TcpStream, to: SocketAddr, connections: &Arc<Connections>) -> io::Result<()> {
+    if connections.count.load(Ordering::SeqCst) >= MOST {
         return Err(io::Error::other(format!("{MOST} are open already")));
     }
     client.set_nonblocking(false)?;
-    let connections = Arc::clone(connections);
-    let run = move || -> io::Result<()> {
-        let server = TcpStream::connect_timeout(&to, CONNECT)?;
-        for stream in [&client, &server] {
-            stream.set_nodelay(true)?;
+    connections.count.fetch_add(1, Ordering::SeqCst);
+    let counted = Arc::clone(connections);
+    // A client whose container does not answer is told by the end of its connection.
+    let run = move || {
+        if let Err(e) = converse(&client, to, &counted) {
+            tracing::debug!("a connection to the published port of {to}: {e}");
         }
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        lock(&connections).insert(number, (client.try_clone()?, server.try_clone()?));
+        counted.count.fetch_sub(1, Ordering::SeqCst);
+    };
+    let started = thread::Builder::new().name("port-proxy".to_owned()).stack_size(STACK).spawn(run);
+    started.map(|_| ()).inspect_err(|_| {
+        connections.count.fetch_sub(1, Ordering::SeqCst);
+    })
+}
+
+/// Connects to the container and passes on what both say until both are done.
+fn converse(client: &TcpStream, to: SocketAddr, connections: &Connections) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let server = TcpStream::connect_timeout(&to, CONNECT)?;
+    for stream in [client, &server] {
+        stream.set_nodelay(true)?;
+    }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    lock(&connections.streams).insert(number, (client.try_clone()?, server.try_clone()?));
+    // Who came while the proxy ended was not among those that were ended.
+    if !connections.ended.load(Ordering::SeqCst) {
         thread::scope(|scope| {
-            let back =
-                thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || pass(&server, &client));
+            let back = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || pass(&server, client));
             if back.is_ok() {
-                pass(&client, &server);
+                pass(client, &server);
             }
         });
-        lock(&connections).remove(&number);
-        Ok(())
-    };
-    // A client whose container does not answer is told by the end of its connection.
-    thread::Builder::new().name("port-proxy".to_owned()).stack_size(STACK).spawn(run).map(|_| ())
+    }
+    lock(&connections.streams).remove(&number);
+    Ok(())
 }
 
 /// All bytes of one direction, and its end.
