@@ -4,6 +4,7 @@ pub mod builds;
 pub mod dockerd;
 pub mod http;
 pub mod images;
+pub mod outside;
 pub mod packages;
 pub mod registry;
 pub mod spares;
@@ -554,6 +555,14 @@ impl Daemon {
     }
 }
 
+/// Removes the firewall tables of a daemon with this default bridge.
+pub fn remove_tables(bridge: &str) {
+    for family in ["inet", "bridge"] {
+        let table = ["delete", "table", family, &format!("silo_{bridge}")];
+        let _ = Command::new("nft").args(table).stderr(Stdio::null()).status();
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         if self.child.is_none() {
@@ -574,8 +583,7 @@ impl Drop for Daemon {
         let ports = std::fs::read_dir(format!("/sys/class/net/{}/brif", self.bridge));
         let adapters: Vec<_> = ports.into_iter().flatten().flatten().map(|e| e.file_name()).collect();
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
-        let table = format!("silo_{}", self.bridge);
-        let _ = Command::new("nft").args(["delete", "table", "ip", &table]).stderr(Stdio::null()).status();
+        remove_tables(&self.bridge);
         if !std::thread::panicking() {
             assert!(!mounts.contains(&dir), "mounts are left below {dir}");
             assert!(adapters.is_empty(), "adapters are left: {adapters:?}");

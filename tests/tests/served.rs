@@ -267,10 +267,7 @@ fn settings_come_from_a_file_and_the_host_from_the_environment() {
     Command::new("kill").arg(daemon.id().to_string()).status().unwrap();
     daemon.wait().unwrap();
     let _ = Command::new("ip").args(["link", "delete", &bridge]).stderr(Stdio::null()).status();
-    let _ = Command::new("nft")
-        .args(["delete", "table", "ip", &format!("silo_{bridge}")])
-        .stderr(Stdio::null())
-        .status();
+    silo_tests::remove_tables(&bridge);
     assert!(linked && made, "bridge {linked}, database {made}");
     assert!(client.status.success(), "{client:?}");
     assert!(!elsewhere.unwrap().status.success());

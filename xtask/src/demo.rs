@@ -114,7 +114,10 @@ impl Drop for Daemon {
         self.stop();
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
         let table = format!("silo_{}", self.bridge);
-        let _ = Command::new("nft").args(["delete", "table", "ip", &table]).stderr(Stdio::null()).status();
+        for family in ["inet", "bridge"] {
+            let table = ["delete", "table", family, &table];
+            let _ = Command::new("nft").args(table).stderr(Stdio::null()).status();
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

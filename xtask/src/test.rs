@@ -55,6 +55,8 @@ const UNDER_BOTH: &[&str] = &[
     "limits",
     "names",
     "networks",
+    "ports",
+    "isolation_network",
 ];
 
 /// Campaigns: name, rounds if none are asked for, file and name of the test that has fewer of them.
@@ -65,6 +67,7 @@ const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
     ("commits", 50, "store_kills", "a_commit_is_killed_and_the_store_is_sound"),
     ("builds", 50, "store_kills", "a_build_is_killed_and_the_store_is_sound"),
     ("prunes", 50, "store_kills", "a_prune_is_killed_and_the_store_is_sound"),
+    ("networks", 50, "network_kills", "networks_are_those_of_the_running_containers_after_a_kill"),
     ("machines", 50, "machine_faults", "every_machine_is_accounted_for"),
     ("spares", 50, "pool", "a_kill_while_a_spare_becomes_a_container_leaves_nothing"),
     ("boots", 30, "windows", "programs_that_come_at_once_meet_one_system"),

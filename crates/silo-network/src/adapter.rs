@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use silo_sys::netlink::Socket;
 
 use crate::error::{NetworkError, Result, kernel};
-use crate::firewall::{self, Guard};
+use crate::firewall::Guard;
 use crate::links::{self, DefaultRoute, Upper, Veth};
 use crate::mac::MacAddress;
 use crate::network::Network;
@@ -152,7 +152,7 @@ impl Networks {
     ) -> Result<()> {
         if adapter.driver == Driver::Bridge {
             // Before it can send anything.
-            firewall::guard(&self.bridge, &guard_of(adapter)?)?;
+            self.firewall().guard(guard_of(adapter, place.options.icc)?)?;
         }
         let mut tries = 0;
         loop {
@@ -260,7 +260,7 @@ impl Networks {
             removed
         };
         if !adapter.host_interface.is_empty() {
-            firewall::unguard(&self.bridge, &adapter.host_interface)?;
+            self.firewall().unguard(&adapter.host_interface)?;
         }
         inside.and(result)
     }
@@ -273,7 +273,7 @@ impl Networks {
         let name =
             if adapter.host_interface.is_empty() { &adapter.interface } else { &adapter.host_interface };
         // Out of the subnet or taken: the network was configured anew meanwhile; the container keeps what it has.
-        let index = match state.network(&adapter.network_id) {
+        let (index, icc) = match state.network(&adapter.network_id) {
             Err(e) => {
                 tracing::warn!("adapter {name}: {e}");
                 return;
@@ -282,7 +282,7 @@ impl Networks {
                 if let Err(address) = network.adopt(adapter) {
                     tracing::warn!("adapter {name}: {address} is another's");
                 }
-                network.index
+                (network.index, network.options.icc)
             }
         };
         if adapter.driver != Driver::Bridge {
@@ -299,8 +299,9 @@ impl Networks {
             Err(e) => tracing::warn!("adapter {name}: {e}"),
         }
         drop(state);
-        if let Err(e) = guard_of(adapter).and_then(|guard| firewall::guard(&self.bridge, &guard)) {
-            tracing::warn!("adapter {name}: {e}");
+        match guard_of(adapter, icc) {
+            Ok(guard) => self.firewall().readopt_guard(guard),
+            Err(e) => tracing::warn!("adapter {name}: {e}"),
         }
     }
 
@@ -339,11 +340,12 @@ fn routes(network: &Network) -> bool {
         && !network.is_closed()
 }
 
-fn guard_of(adapter: &AdapterRecord) -> Result<Guard> {
+fn guard_of(adapter: &AdapterRecord, icc: bool) -> Result<Guard> {
     Ok(Guard {
         host_interface: adapter.host_interface.clone(),
         mac: adapter.mac.parse()?,
         addresses: adapter.addresses(),
+        icc,
     })
 }
 

@@ -10,6 +10,11 @@ mod bridge;
 mod error;
 mod files;
 mod firewall;
+mod firewall_elements;
+mod firewall_flows;
+mod firewall_nft;
+mod firewall_rules;
+mod guard;
 mod ipam;
 mod links;
 mod mac;
@@ -21,12 +26,21 @@ mod options;
 mod parent;
 mod pool;
 mod ports;
+mod ports_hold;
+mod ports_proxy;
 mod ports_publish;
+mod ports_request;
 mod record;
 mod settings;
 mod shaping;
 mod subnet;
 
+#[cfg(test)]
+mod firewall_lab;
+#[cfg(test)]
+mod firewall_tests;
+#[cfg(test)]
+mod guard_tests;
 #[cfg(test)]
 mod tests;
 

@@ -9,13 +9,14 @@ use silo_sys::netlink::Socket;
 
 use crate::bridge::{self, Bridge};
 use crate::error::{NetworkError, Result, kernel};
+use crate::firewall::Firewall;
 use crate::mac::MacAddress;
 use crate::network::{self, Network};
 use crate::options::{self, GatewayMode, MacvlanMode, Options};
 use crate::ports::Ports;
 use crate::record::{Driver, NetworkConfig, NetworkRecord, NetworkSpec, PoolRecord};
 use crate::subnet::IpSubnet;
-use crate::{firewall, ipam, links, parent};
+use crate::{ipam, links, parent};
 
 /// Of bridges and adapters that nobody gave another.
 pub(crate) const MTU: u32 = 1500;
@@ -26,14 +27,14 @@ const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 /// All networks.
 #[derive(Debug)]
 pub struct Networks {
-    /// The default bridge, which names the table too.
-    pub(crate) bridge: String,
     /// What links of ours are known by, and no other daemon's.
     pub(crate) alias: String,
     default_pools: Vec<(IpSubnet, u8)>,
     pub(crate) state: Mutex<State>,
     /// Held while the rules are put in place, so that they are those of what is in it. Taken before `state`.
     pub(crate) ports: Mutex<Ports>,
+    /// Taken after `ports` and before `state`, so that the rules are those of what is in them.
+    pub(crate) firewall: Mutex<Firewall>,
 }
 
 #[derive(Debug)]
@@ -137,12 +138,14 @@ impl Networks {
             ..plain("bridge", Driver::Bridge)
         };
         let builtin = [default, plain("host", Driver::Host), plain("none", Driver::Null)];
+        let firewall = Firewall::open(&bridge)?;
+        let present = firewall.present();
         let all = Self {
             alias: format!("silo:{bridge}"),
-            bridge,
             default_pools,
             state: Mutex::new(State { socket, networks: BTreeMap::new(), live: HashMap::new() }),
             ports: Mutex::new(Ports::default()),
+            firewall: Mutex::new(firewall),
         };
         {
             let mut state = all.state();
@@ -151,9 +154,7 @@ impl Networks {
             }
         }
         // Kept as it is when it is there: published ports of running containers are in it until they are readopted.
-        if !firewall::present(&all.bridge)
-            && let Err(e) = all.apply_rules(&all.ports())
-        {
+        if !present && let Err(e) = all.apply_rules() {
             tracing::warn!("containers reach the host but nothing beyond it: {e}");
         }
         Ok(all)
@@ -167,10 +168,15 @@ impl Networks {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the rules of all networks and published ports in place, in one transaction.
-    pub(crate) fn apply_rules(&self, ports: &Ports) -> Result<()> {
-        let bridges: Vec<_> = self.state().networks.values().filter_map(Network::rules).collect();
-        firewall::replace(&self.bridge, &bridges, &ports.forwards())
+    pub(crate) fn firewall(&self) -> MutexGuard<'_, Firewall> {
+        self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the rules of all networks, adapters and published ports in place, in one transaction.
+    pub(crate) fn apply_rules(&self) -> Result<()> {
+        let mut firewall = self.firewall();
+        let bridges = self.state().networks.values().filter_map(Network::rules).collect();
+        firewall.replace(bridges)
     }
 
     /// Makes a network. The caller stores the record, or calls `remove`.
@@ -189,7 +195,7 @@ impl Networks {
             self.bring_up(&mut state, network)?
         };
         if record.driver == Driver::Bridge
-            && let Err(e) = self.apply_rules(&self.ports())
+            && let Err(e) = self.apply_rules()
         {
             if let Err(e) = self.remove(&record) {
                 tracing::warn!("{e}");
@@ -338,7 +344,7 @@ impl Networks {
             state.networks.remove(&record.id);
         }
         match record.driver {
-            Driver::Bridge => self.apply_rules(&self.ports()),
+            Driver::Bridge => self.apply_rules(),
             _ => Ok(()),
         }
     }
@@ -369,7 +375,7 @@ impl Networks {
                 }
             }
         }
-        self.apply_rules(&self.ports())
+        self.apply_rules()
     }
 
     /// Removes all that is ours from the host: for tests, demos and uninstalling. Running containers lose their network.
@@ -385,7 +391,8 @@ impl Networks {
         for (link, _) in all.iter().filter(|(_, alias)| *alias == self.alias) {
             bridge::remove(&mut state.socket, &link.name)?;
         }
-        firewall::remove(&self.bridge)
+        drop(state);
+        self.firewall().remove()
     }
 }
 

@@ -376,8 +376,6 @@ impl Engine {
         }
         Ok(list)
     }
-
-    }
 }
 
 /// Nothing of a kernel of its own can be shared.

@@ -31,7 +31,7 @@ fn in_a_host(test: impl FnOnce(OwnedFd) + Send + 'static) {
 }
 
 fn inside<T: Send>(namespace: &OwnedFd, work: impl FnOnce() -> T + Send) -> T {
-    namespace::enter(namespace, |_, _| Ok(work())).unwrap()
+    namespace::enter(namespace.as_fd(), |_| Ok(work())).unwrap()
 }
 
 fn view(upstream: &[(&str, bool)]) -> View {

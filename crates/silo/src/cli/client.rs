@@ -133,13 +133,13 @@ impl Client {
 
     /// POST without a body.
     pub(crate) fn post(&self, path: &str) -> Result<Value, String> {
-        Self::whole(self.send("POST", path, None)?)
+        Self::whole(self.send("POST", path, &[], None)?)
     }
 
     /// JSON by this method.
     pub(crate) fn send_json(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let text = body.to_string();
-        Self::whole(self.send(method, path, Some(&mut text.as_bytes()))?)
+        Self::whole(self.send(method, path, &[], Some(&mut text.as_bytes()))?)
     }
 
     /// DELETE.

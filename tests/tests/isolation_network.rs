@@ -1,0 +1,114 @@
+//! What containers cannot do to each other and to the host over the network, by the stock client.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use silo_tests::Daemon;
+use silo_tests::outside::{Outside, seen_from, seen_from_host, serve};
+
+const IMAGE: &str = "localhost/busybox";
+
+fn address(d: &Daemon, name: &str) -> String {
+    d.ok(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name])
+}
+
+#[test]
+fn networks_do_not_reach_each_other_and_nobody_the_hosts_loopback() {
+    let d = Daemon::start();
+    let outside = Outside::start();
+    for (network, options) in [("one", &[][..]), ("two", &[]), ("inner", &["--internal"])] {
+        d.ok(&[&["network", "create"], options, &[network]].concat());
+    }
+    for (name, network) in [("a", "one"), ("b", "two"), ("c", "inner"), ("d", "inner"), ("e", "bridge")] {
+        serve(&d, name, &["--network", network]);
+    }
+    let at = |name: &str| address(&d, name);
+    for (from, to) in [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("e", "a"), ("a", "e")] {
+        assert_eq!(seen_from(&d, from, &at(to), "80"), None, "{from} to {to}");
+    }
+    for (from, to) in [("c", "d"), ("d", "c")] {
+        assert!(seen_from(&d, from, &at(to), "80").is_some(), "{from} to {to}");
+    }
+    for name in ["a", "b", "c"] {
+        assert_eq!(outside.seen_by(&at(name), "80"), None, "{name} from outside");
+        assert!(seen_from_host(&at(name), "80").is_some(), "{name} from the host");
+    }
+    // In both: reached by both, until it leaves.
+    d.ok(&["network", "connect", "two", "a"]);
+    let both = d.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.two.IPAddress}}", "a"]);
+    assert!(seen_from(&d, "b", &both, "80").is_some());
+    d.ok(&["network", "disconnect", "two", "a"]);
+    assert_eq!(seen_from(&d, "b", &at("a"), "80"), None);
+    // The host's loopback.
+    let loopback = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = loopback.local_addr().unwrap().port().to_string();
+    let gateway = d.ok(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "one"]);
+    let routed = format!(
+        "ip route del table local 127.0.0.0/8 dev lo; ip route del table local 127.0.0.1 dev lo; \
+         ip route add 127.0.0.0/8 via {gateway}; timeout 2 nc 127.0.0.1 {port} </dev/null && echo in"
+    );
+    let said =
+        d.docker(&["run", "--rm", "--network", "one", "--cap-add", "NET_ADMIN", IMAGE, "sh", "-c", &routed]);
+    assert!(!said.out.contains("in"), "{said:?}");
+    loopback.set_nonblocking(true).unwrap();
+    assert!(loopback.accept().is_err(), "somebody came to the host's loopback");
+}
+
+#[test]
+fn addresses_of_others_are_refused() {
+    let d = Daemon::start();
+    d.ok(&["network", "create", "net"]);
+    serve(&d, "web", &["--network", "net"]);
+    let admin = ["--network", "net", "--cap-add", "NET_ADMIN"];
+    d.ok(&[&["run", "-d", "--name", "bad"], &admin[..], &[IMAGE, "sleep", "600"]].concat());
+    d.ok(&["run", "-d", "--name", "user", "--network", "net", IMAGE, "sleep", "600"]);
+    let web = address(&d, "web");
+    assert!(seen_from(&d, "bad", &web, "80").is_some() && seen_from(&d, "user", &web, "80").is_some());
+    let prefix = web.rsplit_once('.').unwrap().0;
+    // Another address of its own choice, a neighbour's, another hardware address: nothing comes back.
+    let script = format!(
+        "ip addr flush dev eth0; ip addr add {prefix}.77/16 dev eth0; timeout 2 nc {web} 80 </dev/null && echo in; \
+         ip addr flush dev eth0; ip addr add {web}/16 dev eth0; arping -c 2 -U -I eth0 {web} >/dev/null; \
+         echo tried"
+    );
+    let said = d.docker(&["exec", "bad", "sh", "-c", &script]);
+    assert_eq!(said.out, "tried", "{said:?}");
+    // Neither the neighbours nor the host believed it.
+    assert!(seen_from(&d, "user", &web, "80").is_some(), "a neighbour still finds the real one");
+    assert!(seen_from_host(&web, "80").is_some(), "the host, too");
+    d.ok(&["restart", "-t", "0", "bad"]);
+    assert!(seen_from(&d, "bad", &web, "80").is_some(), "its own address works");
+}
+
+#[test]
+fn the_hosts_own_rules_stay_as_they_are() {
+    let mut d = Daemon::start();
+    let table = format!("user_{}", d.bridge());
+    let nft = |arguments: &[&str]| {
+        let output = Command::new("nft").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    nft(&["add", "table", "inet", &table]);
+    nft(&["add", "chain", "inet", &table, "f", "{ type filter hook forward priority 0 ; policy accept ; }"]);
+    nft(&["add", "rule", "inet", &table, "f", "tcp", "dport", "9", "drop"]);
+    let before = nft(&["list", "table", "inet", &table]);
+    let ours = || {
+        ["inet", "bridge"]
+            .map(|family| nft(&["-s", "list", "table", family, &format!("silo_{}", d.bridge())]))
+    };
+    d.ok(&["run", "-d", "--name", "web", "-p", "80", IMAGE, "sleep", "600"]);
+    let with = ours();
+    assert!(with[0].contains(". 80 }"), "{with:?}");
+    d.ok(&["network", "create", "net"]);
+    d.ok(&["network", "rm", "net"]);
+    assert_eq!(ours(), with, "a network leaves nothing behind");
+    // Somebody takes the tables away while no daemon runs.
+    d.stop(true);
+    silo_tests::remove_tables(d.bridge());
+    d.again();
+    let again = ["inet", "bridge"].map(|f| nft(&["-s", "list", "table", f, &format!("silo_{}", d.bridge())]));
+    assert_eq!(again, with, "after a restart");
+    assert_eq!(nft(&["list", "table", "inet", &table]), before);
+    nft(&["delete", "table", "inet", &table]);
+}
