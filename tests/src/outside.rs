@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::{Daemon, Said};
 
@@ -84,6 +85,17 @@ pub fn serve(d: &Daemon, name: &str, arguments: &[&str]) {
         [&["run", "-d", "--name", name], arguments, &["localhost/busybox", "sh", "-c", script]].concat();
     d.ok(&all);
     d.await_line(&["logs", "-f", name], "serving");
+}
+
+/// Asks again until there is an answer, or no more patience.
+pub fn soon(ask: impl Fn() -> Option<String>) -> Option<String> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match ask() {
+            None if Instant::now() < until => {}
+            other => return other,
+        }
+    }
 }
 
 /// The same from this host.

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use silo_tests::Daemon;
-use silo_tests::outside::{Outside, seen_from, seen_from_host, serve};
+use silo_tests::outside::{Outside, seen_from, seen_from_host, serve, soon};
 
 const IMAGE: &str = "localhost/busybox";
 
@@ -19,26 +19,35 @@ fn networks_do_not_reach_each_other_and_nobody_the_hosts_loopback() {
     for (network, options) in [("one", &[][..]), ("two", &[]), ("inner", &["--internal"])] {
         d.ok(&[&["network", "create"], options, &[network]].concat());
     }
-    for (name, network) in [("a", "one"), ("b", "two"), ("c", "inner"), ("d", "inner"), ("e", "bridge")] {
+    for (name, network) in
+        [("in-a", "one"), ("in-b", "two"), ("in-c", "inner"), ("in-d", "inner"), ("in-e", "bridge")]
+    {
         serve(&d, name, &["--network", network]);
     }
     let at = |name: &str| address(&d, name);
-    for (from, to) in [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("e", "a"), ("a", "e")] {
+    for (from, to) in [
+        ("in-a", "in-b"),
+        ("in-b", "in-a"),
+        ("in-a", "in-c"),
+        ("in-c", "in-a"),
+        ("in-e", "in-a"),
+        ("in-a", "in-e"),
+    ] {
         assert_eq!(seen_from(&d, from, &at(to), "80"), None, "{from} to {to}");
     }
-    for (from, to) in [("c", "d"), ("d", "c")] {
-        assert!(seen_from(&d, from, &at(to), "80").is_some(), "{from} to {to}");
+    for (from, to) in [("in-c", "in-d"), ("in-d", "in-c")] {
+        assert!(soon(|| seen_from(&d, from, &at(to), "80")).is_some(), "{from} to {to}");
     }
-    for name in ["a", "b", "c"] {
+    for name in ["in-a", "in-b", "in-c"] {
         assert_eq!(outside.seen_by(&at(name), "80"), None, "{name} from outside");
-        assert!(seen_from_host(&at(name), "80").is_some(), "{name} from the host");
+        assert!(soon(|| seen_from_host(&at(name), "80")).is_some(), "{name} from the host");
     }
     // In both: reached by both, until it leaves.
-    d.ok(&["network", "connect", "two", "a"]);
-    let both = d.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.two.IPAddress}}", "a"]);
-    assert!(seen_from(&d, "b", &both, "80").is_some());
-    d.ok(&["network", "disconnect", "two", "a"]);
-    assert_eq!(seen_from(&d, "b", &at("a"), "80"), None);
+    d.ok(&["network", "connect", "two", "in-a"]);
+    let both = d.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.two.IPAddress}}", "in-a"]);
+    assert!(soon(|| seen_from(&d, "in-b", &both, "80")).is_some());
+    d.ok(&["network", "disconnect", "two", "in-a"]);
+    assert_eq!(seen_from(&d, "in-b", &at("in-a"), "80"), None);
     // The host's loopback.
     let loopback = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = loopback.local_addr().unwrap().port().to_string();
@@ -63,7 +72,10 @@ fn addresses_of_others_are_refused() {
     d.ok(&[&["run", "-d", "--name", "bad"], &admin[..], &[IMAGE, "sleep", "600"]].concat());
     d.ok(&["run", "-d", "--name", "user", "--network", "net", IMAGE, "sleep", "600"]);
     let web = address(&d, "web");
-    assert!(seen_from(&d, "bad", &web, "80").is_some() && seen_from(&d, "user", &web, "80").is_some());
+    assert!(
+        soon(|| seen_from(&d, "bad", &web, "80")).is_some()
+            && soon(|| seen_from(&d, "user", &web, "80")).is_some()
+    );
     let prefix = web.rsplit_once('.').unwrap().0;
     // Another address of its own choice, a neighbour's, another hardware address: nothing comes back.
     let script = format!(
@@ -74,10 +86,10 @@ fn addresses_of_others_are_refused() {
     let said = d.docker(&["exec", "bad", "sh", "-c", &script]);
     assert_eq!(said.out, "tried", "{said:?}");
     // Neither the neighbours nor the host believed it.
-    assert!(seen_from(&d, "user", &web, "80").is_some(), "a neighbour still finds the real one");
-    assert!(seen_from_host(&web, "80").is_some(), "the host, too");
+    assert!(soon(|| seen_from(&d, "user", &web, "80")).is_some(), "a neighbour still finds the real one");
+    assert!(soon(|| seen_from_host(&web, "80")).is_some(), "the host, too");
     d.ok(&["restart", "-t", "0", "bad"]);
-    assert!(seen_from(&d, "bad", &web, "80").is_some(), "its own address works");
+    assert!(soon(|| seen_from(&d, "bad", &web, "80")).is_some(), "its own address works");
 }
 
 #[test]

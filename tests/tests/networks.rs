@@ -132,7 +132,10 @@ fn what_an_endpoint_cannot_have_is_refused_in_dockerds_words() {
     );
     run(&["--network-alias", "x"], "network-scoped alias");
     run(&["--network", "given", "--mac-address", "nonsense"], "nonsense");
-    run(&["--network", "given", "--network", "none"], "container cannot be connected to");
+    run(
+        &["--network", "given", "--network", "none"],
+        "cannot attach both user-defined and non-user-defined network-modes",
+    );
     run(
         &["--network", "given", "--label", "dev.silo.max-egress=fast"],
         "label dev.silo.max-egress: \"fast\" is no bandwidth",

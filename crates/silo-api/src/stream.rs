@@ -22,6 +22,9 @@ pub(crate) fn body(mut stream: ByteStream) -> Body {
     Body::from_stream(futures_util::stream::poll_fn(move |cx| stream.poll_recv(cx)))
 }
 
+/// How long a client may go on sending what nobody reads.
+const REST_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// A request's body as a blocking reader.
 pub(crate) fn reader(body: Body) -> Box<dyn Read + Send> {
     let (to, from) = mpsc::channel(16);
@@ -29,9 +32,12 @@ pub(crate) fn reader(body: Body) -> Box<dyn Read + Send> {
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
             if to.send(piece.map_err(io::Error::other)).await.is_err() {
-                return;
+                break;
             }
         }
+        // A client that cannot send does not read why.
+        let rest = async { while let Some(Ok(_)) = pieces.next().await {} };
+        let _ = tokio::time::timeout(REST_LIMIT, rest).await;
     });
     Box::new(BodyReader { from, rest: Bytes::new() })
 }

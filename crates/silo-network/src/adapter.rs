@@ -176,7 +176,10 @@ impl Networks {
                 Ok(()) if adapter.host_interface.is_empty() => break,
                 Ok(()) => {
                     let mark = links::mark(&adapter.host_interface, &self.alias);
-                    state.socket.change(mark).map_err(kernel(format!("marking {}", adapter.host_interface)))?;
+                    state
+                        .socket
+                        .change(mark)
+                        .map_err(kernel(format!("marking {}", adapter.host_interface)))?;
                     break;
                 }
                 Err(e) if links::exists(&e) && place.name.is_none() && tries < NAME_TRIES => tries += 1,

@@ -129,14 +129,8 @@ impl Lab {
         let (namespace, ()) = namespace::create(|namespace, inside| {
             std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
             let mac = MacAddress::of(ipv4);
-            let veth = Veth {
-                host: name,
-                bridge: master,
-                inside: "eth0",
-                mac,
-                netns: namespace.as_fd(),
-                mtu: 1500,
-            };
+            let veth =
+                Veth { host: name, bridge: master, inside: "eth0", mac, netns: namespace.as_fd(), mtu: 1500 };
             self.socket.change(links::create_veth(&veth)).unwrap();
             let index = links::find(inside, "eth0").unwrap().unwrap().index;
             inside.change(sys_links::add_address(index, ipv4.into(), 24)).unwrap();
