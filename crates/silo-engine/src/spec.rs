@@ -307,11 +307,11 @@ fn endpoints<'de, D: serde::Deserializer<'de>>(
     #[serde(untagged)]
     enum Stored {
         Many(Vec<NetworkEndpoint>),
-        One(NetworkEndpoint),
+        One(Box<NetworkEndpoint>),
     }
     Ok(match Stored::deserialize(from)? {
         Stored::Many(list) => list,
-        Stored::One(endpoint) => vec![endpoint],
+        Stored::One(endpoint) => vec![*endpoint],
     })
 }
 

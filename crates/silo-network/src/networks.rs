@@ -1,8 +1,10 @@
 //! All networks of one daemon: made, restored, removed, swept; further verbs stand in the files of their nouns.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use silo_sys::netlink::Socket;
@@ -58,6 +60,24 @@ impl State {
     }
 }
 
+/// Held by whom chooses subnets until they are on an interface: two daemons of a host must not choose the same.
+const CHOOSING: &str = "/run/silo-subnets.lock";
+/// How long another daemon may choose.
+const CHOOSING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Waits for the turn to choose subnets; `None`: it did not come, or there is no such place.
+fn choosing() -> Option<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(CHOOSING).ok()?;
+    let until = Instant::now() + CHOOSING_LIMIT;
+    while file.try_lock().is_err() {
+        if Instant::now() > until {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Some(file)
+}
+
 /// 64 hex digits that a name always gives, for IDs that need not be secret.
 fn stable_id(name: &str) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
@@ -99,6 +119,7 @@ impl Networks {
             return Err(NetworkError::BridgeName(bridge));
         }
         let mut socket = Socket::open().map_err(kernel("opening a netlink socket"))?;
+        let _choosing = choosing();
         let seed = std::fs::read_to_string("/etc/machine-id").unwrap_or_default() + &bridge;
         let default_pools = ipam::default_pools(&config.default_pools, &seed);
         let pools = default_bridge_pools(
@@ -183,6 +204,7 @@ impl Networks {
     pub fn create(&self, spec: &NetworkSpec) -> Result<NetworkRecord> {
         let options = check(spec)?;
         let record = {
+            let _choosing = choosing();
             let mut state = self.state();
             if state.networks.values().any(|n| n.record.name == spec.name) {
                 return Err(NetworkError::Conflict(format!(

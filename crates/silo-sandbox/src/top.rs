@@ -110,7 +110,7 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         let disk = TopDisk { disks: root.path().join("disks"), size };
         let written = with_top(&dir, &disk, || {
-            let free = rustix::fs::statvfs(&dir.join(TOP))?;
+            let free = rustix::fs::statvfs(dir.join(TOP))?;
             assert_eq!(free.f_bavail * free.f_frsize, size);
             let mut file = File::create(dir.join(TOP).join("file"))?;
             let piece = vec![1; 64 << 10];

@@ -79,7 +79,8 @@ pub(crate) fn discard(limits: &mut Limits, host: &Accounting) -> Result<Vec<Stri
             "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
         ));
     }
-    let kinds: [(bool, &str, fn(&mut DeviceLimits) -> u64); 5] = [
+    type Take = fn(&mut DeviceLimits) -> u64;
+    let kinds: [(bool, &str, Take); 5] = [
         (host.io_weight_device, WEIGHT_DEVICE, |d| std::mem::take(&mut d.weight).into()),
         (host.read_bps, READ_BPS, |d| std::mem::take(&mut d.read_bps)),
         (host.write_bps, WRITE_BPS, |d| std::mem::take(&mut d.write_bps)),
