@@ -174,7 +174,7 @@ const API: &str = "
 + POST /volumes/create
 + GET /volumes/{name}
 + DELETE /volumes/{name}
-- PUT /volumes/{name}
++ PUT /volumes/{name}
 + POST /volumes/prune
 - GET /plugins
 - GET /swarm

@@ -16,7 +16,7 @@ use crate::error::{EngineError, Result};
 use crate::events::Events;
 use crate::execs::Execs;
 use crate::lock::lock;
-use crate::networks::Book;
+use crate::network_book::Book;
 use crate::record::{ContainerId, ContainerRecord, Status, VolumeRecord};
 use crate::spares::Spares;
 use crate::volume_mounts::VolumeMounts;

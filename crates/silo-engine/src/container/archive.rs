@@ -13,7 +13,7 @@ use silo_sandbox::Tool;
 use crate::ByteStream;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Kind, Result, guest_error};
-use crate::networks::Joined;
+use crate::joined::Joined;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkMode;
 use crate::stream::stream_by;

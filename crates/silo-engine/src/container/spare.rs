@@ -16,7 +16,7 @@ use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::ids::random_id;
 use crate::image;
-use crate::networks::Joined;
+use crate::joined::Joined;
 use crate::record::{ContainerId, ContainerRecord};
 use crate::spares::{PoolState, Recipe, Rest, Spare, remove, sweep};
 use crate::spec::NetworkMode;
@@ -176,7 +176,7 @@ impl Engine {
             let namespace = blocking(move || {
                 std::fs::create_dir_all(&at)
                     .map_err(|e| EngineError::internal(format!("making {}: {e}", at.display())))?;
-                engine.inner.networks.create_empty_namespace().map_err(crate::networks::network_error)
+                engine.inner.networks.create_empty_namespace().map_err(crate::joined::network_error)
             })
             .await?;
             let bundle = recipe.ready.is_some();

@@ -9,8 +9,8 @@ use silo_sandbox::{Events, FailureKind, LogFile, Sandbox, SandboxError, ShimConf
 
 use crate::engine::{Engine, Entry, blocking, log_path};
 use crate::error::{EngineError, Result, guest_error};
+use crate::joined::Joined;
 use crate::lock::lock;
-use crate::networks::Joined;
 use crate::record::{ContainerRecord, Health, Status};
 use crate::spares::Rest;
 use crate::spec::{MountSource, NetworkMode};

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use silo_network::{AdapterRecord, Bandwidth, Counters, NetworkRecord};
 
 use super::bandwidth::{self, MAX_EGRESS, MAX_INGRESS};
-use super::{join, network_error};
+use super::join;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
+use crate::joined::network_error;
 use crate::record::ContainerRecord;
 use crate::spec::NetworkEndpoint;
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use silo_network::{AdapterRecord, NetworkRecord};
 
 use super::endpoint::{self, NO_NETWORK, can_have_more};
-use super::{gateway, join};
+use super::join;
+use super::ports::gateway;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result};
 use crate::placement::{self, Adapters};

@@ -2,11 +2,12 @@
 
 use silo_network::{Driver, NetworkRecord, NetworkSpec};
 
-use super::{is_predefined, network_error};
 use crate::db::Table;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
+use crate::joined::network_error;
 use crate::lock::lock;
+use crate::network_book::is_predefined;
 
 impl Engine {
     /// Makes a network.

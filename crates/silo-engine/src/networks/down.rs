@@ -1,8 +1,8 @@
 //! `silo system down`: everything of Silo's networks goes from the host. The next start of the daemon makes it again.
 
-use super::network_error;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
+use crate::joined::network_error;
 
 impl Engine {
     /// Takes bridges, adapters, rules and name servers away. Containers that run are stopped by `force`, else they forbid

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::Joined;
 use crate::container::Linked;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::joined::Joined;
 use crate::record::ContainerRecord;
 use crate::spec::NetworkMode;
 

@@ -4,23 +4,17 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use silo_network::{AdapterRecord, Attached};
 
-use super::{at_start, endpoint, gateway, network_error};
+use super::endpoint;
+use super::ports::gateway;
 use crate::container::refuse_to_join;
 use crate::engine::{Engine, Entry};
 use crate::error::{EngineError, Result, sandbox_error};
+use crate::joined::at_start;
+use crate::joined::{Joined, network_error};
 use crate::lock::lock;
 use crate::placement::{self, Adapters};
 use crate::record::{ContainerId, ContainerRecord};
 use crate::spec::{NetworkEndpoint, NetworkMode};
-
-/// The networks that a start has joined and its end leaves.
-#[derive(Debug, Default)]
-pub(crate) struct Joined {
-    pub(crate) namespace: Option<OwnedFd>,
-    pub(crate) adapters: Vec<AdapterRecord>,
-    /// The name server that the container is given, when it has one of its own.
-    pub(crate) nameserver: Option<std::net::IpAddr>,
-}
 
 impl Engine {
     /// Makes the network namespace, unless there is one already, and the adapters that the container asks for.

@@ -72,7 +72,7 @@ impl Engine {
     /// One network with who is on it. `scope`: only one of that scope, empty: of any.
     pub fn inspect_network(&self, term: &str, scope: &str) -> Result<NetworkView> {
         if !matches!(scope, "" | "local") {
-            return Err(super::no_such(term));
+            return Err(crate::network_book::no_such(term));
         }
         let record = self.find_network(term)?;
         let mut users = Vec::new();

@@ -20,111 +20,18 @@ mod names;
 mod ports;
 mod remove;
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-
-use silo_network::{ErrorKind, NetworkError, NetworkRecord};
+use silo_network::NetworkRecord;
 
 use crate::db::Table;
 use crate::engine::Engine;
-use crate::error::{EngineError, Kind, Result};
+use crate::error::{EngineError, Result};
 use crate::lock::lock;
+use crate::network_book::{is_predefined, no_such};
 use crate::spec::NetworkEndpoint;
 
 pub use adapters::{AdapterChange, AdapterState};
 pub use bandwidth::{MAX_EGRESS, MAX_INGRESS, limit_text};
 pub use list::{NetworkUser, NetworkView};
-
-pub(crate) use join::Joined;
-pub(crate) use ports::gateway;
-
-/// The networks that there are, and who is on them.
-#[derive(Debug, Default)]
-pub(crate) struct Book {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// By ID.
-    list: BTreeMap<String, NetworkRecord>,
-    /// (network, container) → endpoint; empty while it is being made.
-    users: BTreeMap<(String, String), String>,
-}
-
-impl Book {
-    /// A book of the networks that are always there, and of these.
-    pub(crate) fn new(all: impl IntoIterator<Item = NetworkRecord>) -> Self {
-        let list = all.into_iter().map(|n| (n.id.clone(), n)).collect();
-        Self { state: Mutex::new(State { list, users: BTreeMap::new() }) }
-    }
-
-    /// All of them, by name.
-    fn all(&self) -> Vec<NetworkRecord> {
-        let mut all: Vec<_> = lock(&self.state).list.values().cloned().collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
-    }
-
-    /// Whether a network has a container with an adapter on it.
-    fn is_used(&self, id: &str) -> bool {
-        lock(&self.state).users.keys().any(|(network, _)| network == id)
-    }
-
-    /// A container is about to have an adapter on a network, which cannot be removed from now on.
-    fn enter(&self, network: &NetworkRecord, container: &str, name: &str) -> Result<()> {
-        let mut state = lock(&self.state);
-        if !state.list.contains_key(&network.id) {
-            return Err(no_such(&network.id));
-        }
-        let key = (network.id.clone(), container.to_owned());
-        if state.users.contains_key(&key) {
-            return Err(EngineError::forbidden(format!(
-                "endpoint with name {name} already exists in network {}",
-                network.name
-            )));
-        }
-        state.users.insert(key, String::new());
-        Ok(())
-    }
-
-    /// It has it.
-    pub(crate) fn entered(&self, network: &str, container: &str, endpoint: &str) {
-        lock(&self.state).users.insert((network.to_owned(), container.to_owned()), endpoint.to_owned());
-    }
-
-    /// It has none any more.
-    fn left(&self, network: &str, container: &str) {
-        lock(&self.state).users.remove(&(network.to_owned(), container.to_owned()));
-    }
-}
-
-/// No network of that name.
-fn no_such(name: &str) -> EngineError {
-    EngineError::not_found(format!("network {name} not found"))
-}
-
-/// A refusal of the networks' own, in the engine's classes.
-pub(crate) fn network_error(error: NetworkError) -> EngineError {
-    let kind = match error.kind() {
-        ErrorKind::Invalid => Kind::Invalid,
-        ErrorKind::Forbidden => Kind::Forbidden,
-        ErrorKind::Conflict => Kind::Conflict,
-        ErrorKind::NotFound => Kind::NotFound,
-        ErrorKind::Internal => Kind::Internal,
-    };
-    EngineError { kind, message: error.to_string() }
-}
-
-/// What a start says before why it could not have its networks, as dockerd does.
-pub(crate) fn at_start(error: EngineError) -> EngineError {
-    EngineError { message: format!("failed to set up container networking: {}", error.message), ..error }
-}
-
-/// Whether a name is one that no network of a user's own can have.
-fn is_predefined(name: &str) -> bool {
-    matches!(name, "bridge" | "host" | "none" | "default" | "nat")
-}
 
 impl Engine {
     /// All networks, by name.

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use silo_network::{AdapterRecord, NamedEndpoint, Upstream, View};
 
 use super::endpoint::dns_names;
-use super::{Joined, is_predefined, network_error};
 use crate::engine::{Engine, Entry};
 use crate::error::Result;
+use crate::joined::{Joined, network_error};
+use crate::network_book::is_predefined;
 use crate::placement;
 use crate::record::{ContainerId, ContainerRecord};
 

@@ -2,9 +2,10 @@
 
 use silo_network::{AdapterRecord, PublishedPort};
 
-use super::{at_start, network_error};
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
+use crate::joined::at_start;
+use crate::joined::network_error;
 use crate::record::{ContainerId, ContainerRecord};
 
 /// The adapter that has the default route of a family, as dockerd chooses it: the highest priority, then the first by name;

@@ -2,11 +2,11 @@
 
 use silo_network::NetworkRecord;
 
-use super::network_error;
 use crate::db::Table;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
+use crate::joined::network_error;
 use crate::lock::lock;
 
 impl Engine {
@@ -51,7 +51,7 @@ impl Engine {
                 )));
             }
             if state.list.remove(&network.id).is_none() {
-                return Err(super::no_such(&network.id));
+                return Err(crate::network_book::no_such(&network.id));
             }
         }
         self.finish_leaving_network(&network.id);

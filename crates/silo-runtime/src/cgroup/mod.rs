@@ -1,9 +1,12 @@
 //! Control groups of one container on v1, v2 and hybrid hosts: the chooser over `v1` and `v2`.
 
+mod accounting;
 mod device_filter;
 mod files;
 mod v1;
 mod v2;
+
+pub use accounting::Accounting;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -43,41 +46,6 @@ pub fn version() -> u8 {
         Ok(Hierarchies::V2(_)) => 2,
         _ => 1,
     }
-}
-
-/// Which limits the host's hierarchies can keep.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Accounting {
-    /// Memory is limited.
-    pub memory: bool,
-    /// Swap is counted.
-    pub swap: bool,
-    /// Memory has a soft limit.
-    pub reservation: bool,
-    /// A cgroup has a swappiness of its own.
-    pub swappiness: bool,
-    /// The out-of-memory killer can be switched off.
-    pub oom_control: bool,
-    /// Tasks are counted.
-    pub pids: bool,
-    /// Processor time is shared by weight.
-    pub cpu_shares: bool,
-    /// Processor time is limited (CFS quota and period).
-    pub cpu_quota: bool,
-    /// Processors and memory nodes are assigned.
-    pub cpuset: bool,
-    /// Disks are shared by weight: the controller is there, and a disk's scheduler that does it.
-    pub io_weight: bool,
-    /// The same, by a weight for each disk.
-    pub io_weight_device: bool,
-    /// Bytes read of a disk are limited.
-    pub read_bps: bool,
-    /// Bytes written.
-    pub write_bps: bool,
-    /// Reads.
-    pub read_iops: bool,
-    /// Writes.
-    pub write_iops: bool,
 }
 
 /// Looks at the hierarchies.

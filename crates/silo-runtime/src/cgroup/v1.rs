@@ -318,7 +318,7 @@ fn change_io(to: &mut Changes, dir: &Path, io: &LinuxBlockIo) -> io::Result<()> 
 
 /// What this host's hierarchies can limit. The root cgroup tells, where it has the file; what it has not any cgroup below it
 /// has, if there is the controller.
-pub(super) fn accounting(mounts: &[(String, PathBuf)]) -> super::Accounting {
+pub(super) fn accounting(mounts: &[(String, PathBuf)]) -> super::accounting::Accounting {
     let root = |name: &str| mounts.iter().find(|(n, _)| n == name).map(|(_, at)| at.clone());
     let has = |name: &str, file: &str| root(name).is_some_and(|at| at.join(file).exists());
     // Weights are not in the root cgroup.
@@ -331,7 +331,7 @@ pub(super) fn accounting(mounts: &[(String, PathBuf)]) -> super::Accounting {
         below("blkio", &format!("blkio.{file}"))
             || below("blkio", &format!("blkio.bfq.{file}")) && files::some_disk_weighs()
     };
-    super::Accounting {
+    super::accounting::Accounting {
         memory: has("memory", "memory.limit_in_bytes"),
         swap: has("memory", "memory.memsw.limit_in_bytes"),
         reservation: has("memory", "memory.soft_limit_in_bytes"),

@@ -218,7 +218,7 @@ fn io_weight(weight: u16) -> u64 {
 }
 
 /// What this host's hierarchy can limit: its root tells by its controllers, and by the files of what is below it.
-pub(super) fn accounting(mount: &Path) -> super::Accounting {
+pub(super) fn accounting(mount: &Path) -> super::accounting::Accounting {
     let controllers = files::read(mount, "cgroup.controllers");
     let has = |name: &str| controllers.split_whitespace().any(|c| c == name);
     let below: Vec<PathBuf> =
@@ -231,7 +231,7 @@ pub(super) fn accounting(mount: &Path) -> super::Accounting {
         has("memory") && Path::new("/proc/swaps").exists()
     };
     let weighs = file("io.weight") || file("io.bfq.weight") && files::some_disk_weighs();
-    super::Accounting {
+    super::accounting::Accounting {
         memory: has("memory"),
         swap,
         reservation: has("memory"),
