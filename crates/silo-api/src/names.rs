@@ -63,8 +63,11 @@ impl<'de> Deserializer<'de> for AnyCase {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
+            // `null` is as good as nothing, as Go's decoder has it.
             Value::Object(map) => visitor.visit_map(MapDeserializer::new(
-                map.into_iter().map(|(k, v)| (spelled(fields.iter().copied(), &k).to_owned(), AnyCase(v))),
+                map.into_iter()
+                    .filter(|(_, v)| !v.is_null())
+                    .map(|(k, v)| (spelled(fields.iter().copied(), &k).to_owned(), AnyCase(v))),
             )),
             other => other.deserialize_struct(name, fields, visitor),
         }

@@ -56,11 +56,18 @@ pub(crate) struct Reader<'a> {
     padding: u64,
     last: Vec<u8>,
     piece: Vec<u8>,
+    /// The archive may end with its last entry's last byte.
+    unpadded: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(from: &'a mut dyn Read) -> Self {
-        Self { from, record: None, left: 0, padding: 0, last: Vec::new(), piece: Vec::new() }
+        Self { from, record: None, left: 0, padding: 0, last: Vec::new(), piece: Vec::new(), unpadded: false }
+    }
+
+    /// Reads what a client sends, which may end without the last entry's padding and without end marks.
+    pub(crate) fn lenient(from: &'a mut dyn Read) -> Self {
+        Self { unpadded: true, ..Self::new(from) }
     }
 
     /// Reads with a record of what is read.
@@ -235,7 +242,7 @@ impl<'a> Reader<'a> {
             let part = rest.min(buffer.len() as u64) as usize;
             match self.take(&mut buffer[..part])? {
                 // As Go's reader: `docker build -f -` ends its archive with the last byte of the Dockerfile.
-                0 if rest <= padding => return Ok(()),
+                0 if self.unpadded && rest <= padding => return Ok(()),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => rest -= n as u64,
             }

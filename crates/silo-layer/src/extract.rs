@@ -56,7 +56,7 @@ pub fn extract(
     let mut place = Place::new(root);
     place.id_offset = options.id_offset;
     place.no_overwrite_dir_non_dir = options.no_overwrite_dir_non_dir;
-    let mut reader = Reader::new(tar);
+    let mut reader = Reader::lenient(tar);
     let mut counter = options.limits.as_ref().map(Counter::new);
     while let Some(mut item) = reader.next()? {
         if let Some(counter) = &mut counter {
