@@ -78,6 +78,29 @@ pub(crate) fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Sa
     move |source| SandboxError::Io { doing, source }
 }
 
+/// How long a client may take to read the head of its answer.
+const HEAD_LIMIT: Duration = Duration::from_millis(100);
+/// Looks at once before it is waited for by the clock.
+const LOOKS: u32 = 64;
+
+/// Waits until a client has read what it was sent. docker-py reads the head of an answer by a buffer and what follows from
+/// the socket itself: what came with the head would be lost to it.
+async fn head_is_read(client: &OwnedFd) {
+    let until = tokio::time::Instant::now() + HEAD_LIMIT;
+    for look in 0.. {
+        if !silo_sys::socket::unread(client).is_ok_and(|bytes| bytes > 0)
+            || tokio::time::Instant::now() > until
+        {
+            return;
+        }
+        if look < LOOKS {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
 impl Sandbox {
     /// Starts a shim for the bundle in `dir` (`config.json`, `rootfs.json` are there by the time of
     /// [`Sandbox::start`]). It ends by itself if this connection is dropped before the start.
@@ -245,6 +268,7 @@ impl Sandbox {
 
     /// Hands a client's socket over; allowed before the start, and for an exec before it runs.
     pub async fn attach(&self, attach: Attach, client: OwnedFd) -> Result<()> {
+        head_is_read(&client).await;
         self.done(Call::Attach(attach), Some(client)).await
     }
 

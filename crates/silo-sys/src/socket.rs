@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -11,6 +11,17 @@ use rustix::net::{
 
 /// Descriptors one message may carry.
 pub const MAX_FDS: usize = 8;
+
+/// Bytes that were written to a unix socket and that its peer has not read (`SIOCOUTQ`, unix(7); the kernel counts its own
+/// bookkeeping too, so only 0 is exact).
+pub fn unread(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int to where the pointer leads, which is a live int of ours.
+    if unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
 
 /// Sends bytes with descriptors attached to the first of them; returns how many bytes went.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
@@ -34,4 +45,22 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> 
         }
     }
     Ok(message.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_a_peer_has_not_read_is_known() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread(&ours).unwrap(), 0);
+        ours.write_all(b"head").unwrap();
+        assert!(unread(&ours).unwrap() > 0);
+        theirs.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(unread(&ours).unwrap(), 0);
+    }
 }
