@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 
 use silo_tests::{Daemon, NANOSERVER, Said};
@@ -68,13 +67,10 @@ fn what_is_known_when_it_is_taken_shows_inside() {
     let said = out(&d, &["-v", &bind, "-w", "C:\\data\\in"], &["cmd", "/c", "type f.txt & echo x>new.txt"]);
     assert_eq!(said, "from the host");
     assert_eq!(std::fs::read_to_string(host.path().join("new.txt")).unwrap(), "x\r\n");
-    // Limits: of memory as of processors.
-    let said = out(
-        &d,
-        &["--memory", "256m", "--cpus", "1"],
-        &["cmd", "/c", "systeminfo & echo %NUMBER_OF_PROCESSORS%"],
-    );
-    assert!(said.contains("255 MB") && said.trim_end().ends_with('1'), "{said}");
+    // Limits are shown by what was mounted before: with them it is a usual start.
+    let line = ["run", "--rm", "--memory", "256m", "--cpus", "1", NANOSERVER];
+    let said = d.ok(&[&line[..], &["cmd", "/c", "systeminfo & echo %NUMBER_OF_PROCESSORS%"]].concat());
+    assert!(said.contains("256 MB") && said.trim_end().ends_with('1'), "{said}");
     // The whole exit code, input, and none.
     assert_eq!(run(&d, &[], &["cmd", "/c", "exit -1073741819"]).code, 5);
     d.ok(&["run", "--name", "crash", "-d", NANOSERVER, "cmd", "/c", "exit -1073741819"]);
@@ -154,8 +150,11 @@ fn what_a_prepared_one_cannot_be_is_had_without_it() {
     std::fs::write(host.path().join("f.txt"), "on D").unwrap();
     let bind = format!("{}:D:", host.path().display());
     // Known beforehand: it costs no spare.
-    let settled: [(&[&str], &str, &str); 2] =
-        [(&["-v", &bind], "type d:\\f.txt", "on D"), (&["--ulimit", "nofile=2048"], "echo x", "x")];
+    let settled: [(&[&str], &str, &str); 3] = [
+        (&["-v", &bind], "type d:\\f.txt", "on D"),
+        (&["--ulimit", "nofile=2048"], "echo x", "x"),
+        (&["--memory", "256m"], "echo x", "x"),
+    ];
     for (options, line, said) in settled {
         let before = spares(&d);
         let arguments = [&["run", "--rm"], options, &[NANOSERVER, "cmd", "/c", line]].concat();
@@ -169,19 +168,6 @@ fn what_a_prepared_one_cannot_be_is_had_without_it() {
     for _ in 0..2 {
         assert_eq!(d.ok(&user), "ContainerUser C:\\Users\\ContainerUser");
         spares(&d);
-    }
-    // Found out when it is taken: less memory than what waits has already, which cgroups of version 1 refuse. Whether a guest
-    // that boots within that limit can run the program is the container's own affair.
-    if Path::new("/sys/fs/cgroup/memory").exists() {
-        let small = ["run", "--name", "small", "--memory", "6m", NANOSERVER, "cmd", "/c", "echo x"];
-        let said = with_spare(&d, || d.docker(&small));
-        assert!(!said.err.contains("failed to create task"), "{said:?}");
-        let id = d.ok(&["inspect", "-f", "{{.Id}}", "small"]);
-        let log = std::fs::read_to_string(d.path("root/containers").join(id).join("shim.log")).unwrap();
-        // Where the kernel could take enough away from it, it was had after all.
-        let told = log.contains("not from what was prepared") && log.contains("memory.limit_in_bytes");
-        assert!(told || log.is_empty(), "{log}");
-        d.ok(&["rm", "small"]);
     }
 }
 
@@ -223,7 +209,7 @@ fn a_saved_guest_is_gone_on_from(d: &Daemon) {
     assert_ne!(seen[0].replace("ONE", ""), seen[1].replace("TWO", ""));
     // The clock is the host's.
     let said = docker(&["--rm"], &["cmd", "/c", "echo %DATE%"]).out;
-    let today = std::process::Command::new("date").args(["-u", "+%m/%d/%Y"]).output().unwrap();
+    let today = std::process::Command::new("date").args(["-u", "+%-m/%-d/%Y"]).output().unwrap();
     assert!(said.contains(String::from_utf8_lossy(&today.stdout).trim()), "{said}");
     // A second start is a usual one, on the same files.
     assert_eq!(d.docker(&["start", "-a", "one"]).code, 0);
@@ -236,7 +222,7 @@ fn a_saved_guest_is_gone_on_from(d: &Daemon) {
     // A drive is settled when the guest boots: such a container has it booted anew in its machine.
     assert_eq!(docker(&["--rm", "-v", &bind], &["cmd", "/c", "type d:\\f.txt"]).out, "on D");
     let said = docker(&["--rm", "--memory", "256m"], &["systeminfo"]).out;
-    assert!(said.contains("255 MB"), "{said}");
+    assert!(said.contains("256 MB"), "{said}");
     // A disk of another size is the container's own, whatever there is of the usual one.
     for _ in 0..2 {
         let said = docker(&["--rm", "--storage-opt", "size=1g"], &["cmd", "/c", r"dir c:\"]).out;

@@ -45,10 +45,12 @@ const REHEARSAL: [&str; 3] = ["cmd", "/c", r"dir c:\ >nul"];
 /// Counts up with every change of what [`warm_up`] brings up, or of how it waits.
 const WARM_FORM: u32 = 1;
 
-/// Whose registry and environment it is booted with. Drives and what processes inherit of limits are settled then.
+/// Whose registry and environment it is booted with. Drives and limits are settled then.
 pub(super) fn ready_state(user: &str, limits: &Limits, targets: &[&str]) -> Option<String> {
     let inherited = !limits.ulimits.is_empty() || limits.oom_score_adj != 0;
-    if inherited || targets.iter().any(|target| user_mounts::is_drive(target)) {
+    // What shows limits inside is mounted before it waits.
+    let shown = limits.memory > 0 || limits.pids > 0 || limits::are_shown(limits);
+    if inherited || shown || targets.iter().any(|target| user_mounts::is_drive(target)) {
         return None;
     }
     Some(format!("windows-{WARM_FORM}-{}", Account::parse(user).ok()?.name()))

@@ -72,6 +72,11 @@ fn text(limits: &Limits, online: usize) -> String {
     limited.map(|(name, number)| format!("{name} {number}\n")).collect()
 }
 
+/// Whether a limit of processors is shown.
+pub(super) fn are_shown(limits: &Limits) -> bool {
+    cpus(limits).is_some() || !limits.cpuset_cpus.is_empty()
+}
+
 /// Processor time that a container may have, in billionths of a processor; `None`: all.
 fn cpus(limits: &Limits) -> Option<u64> {
     if limits.nano_cpus > 0 {
