@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 pub(crate) use silo_sys::links::{Link, find, is_gone, set_master, set_up};
-use silo_sys::links::{dump, header, parse};
+use silo_sys::links::{dump, family, header, octets, parse};
 use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
 
 use crate::mac::MacAddress;
@@ -230,20 +230,6 @@ pub(crate) fn delete(name: &str) -> Message {
     let mut message = Message::new(RTM_DELLINK, 0, &header(0, 0, 0));
     message.text(IFLA_IFNAME, name);
     message
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
-fn family(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => libc::AF_INET as u8,
-        IpAddr::V6(_) => libc::AF_INET6 as u8,
-    }
 }
 
 /// Gives a link an address (again: no error), usable at once: it was given out here, so nobody else has it.

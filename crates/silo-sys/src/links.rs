@@ -133,14 +133,16 @@ pub fn set_master(index: u32, bridge: u32) -> Message {
     message
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as netlink's attributes have it.
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),
     }
 }
 
-fn family(address: IpAddr) -> u8 {
+/// Its family (`AF_INET`, `AF_INET6`), as netlink's headers have it.
+pub fn family(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,
