@@ -192,6 +192,7 @@ impl Networks {
             }
         }
         furnish(inside, adapter, &place.options)?;
+        self.wait_for_carriers(adapter, place, inside)?;
         if !adapter.limits.is_unlimited() {
             match adapter.driver {
                 Driver::Bridge => self.shape(adapter, &mut self.state().socket, adapter.limits)?,
@@ -199,6 +200,27 @@ impl Networks {
             }
         }
         Ok(())
+    }
+
+    /// The first packet of a new adapter is not lost: neither by its own end, nor by the bridge's, nor by the bridge.
+    fn wait_for_carriers(&self, adapter: &AdapterRecord, place: &Place, inside: &mut Socket) -> Result<()> {
+        let wait = |socket: &mut Socket, name: &str, index: u32| {
+            let carries = links::wait_until_it_carries(socket, index);
+            if !carries.map_err(kernel(format!("waiting for the carrier of {name}")))? {
+                tracing::warn!("{name} has no carrier yet");
+            }
+            Ok::<_, NetworkError>(())
+        };
+        if adapter.driver != Driver::Bridge {
+            // Its carrier is its parent's, which may have none.
+            return Ok(());
+        }
+        let index = index_of(inside, &adapter.interface)?;
+        wait(inside, &adapter.interface, index)?;
+        let mut state = self.state();
+        let host = index_of(&mut state.socket, &adapter.host_interface)?;
+        wait(&mut state.socket, &adapter.host_interface, host)?;
+        wait(&mut state.socket, "its bridge", place.index)
     }
 
     /// The default routes of a namespace: exactly those of these adapters.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-pub(crate) use silo_sys::links::{Link, find, is_gone, set_master, set_up};
+pub(crate) use silo_sys::links::{Link, find, is_gone, set_master, set_up, wait_until_it_carries};
 use silo_sys::links::{dump, family, header, octets, parse};
 use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
 

@@ -20,6 +20,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 
@@ -38,9 +39,15 @@ const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 const IFF_UP: u32 = 1;
+/// `IF_OPER_UP` of RFC 2863's states (`linux/if.h`).
+const OPER_UP: u8 = 6;
 
 /// Dumps are asked again when the list changed meanwhile; a host that changes it all the time gets the last answer.
 const DUMP_TRIES: usize = 8;
+
+const CARRIER_TRIES: usize = 100;
+/// The kernel tells of a carrier by no event that could not have come before it was waited for.
+const CARRIER_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// An interface of the namespace asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +64,8 @@ pub struct Link {
     pub mac: Vec<u8>,
     /// Bytes.
     pub mtu: u32,
+    /// Carries packets: up, and so is its other end.
+    pub carries: bool,
 }
 
 /// `struct ifinfomsg`: the flags of `change` get the values of `flags`.
@@ -88,6 +97,22 @@ pub fn find(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> {
     }
 }
 
+/// Waits until a link that was brought up carries packets, a tenth of a second at most; whether it does.
+///
+/// The kernel tells a link's queue and its bridge of a new carrier only some time later, in a work of its own
+/// (`net/core/link_watch.c`); what is sent before that is dropped, and its sender tries again after a second. Being asked
+/// for the link, it does that work first (since 6.8); an older one is asked again.
+pub fn wait_until_it_carries(socket: &mut Socket, index: u32) -> io::Result<bool> {
+    for _ in 0..CARRIER_TRIES {
+        let answer = socket.get(Message::new(RTM_GETLINK, 0, &header(index, 0, 0)))?;
+        if parse(&answer).is_some_and(|link| link.carries) {
+            return Ok(true);
+        }
+        std::thread::sleep(CARRIER_PAUSE);
+    }
+    Ok(false)
+}
+
 /// A link as the kernel's answer has it.
 pub fn parse(answer: &[u8]) -> Option<Link> {
     let mut link = Link { index: netlink::number(answer.get(4..8)?)?, ..Default::default() };
@@ -95,6 +120,7 @@ pub fn parse(answer: &[u8]) -> Option<Link> {
         match attribute {
             IFLA_ADDRESS => link.mac = payload.to_vec(),
             IFLA_IFNAME => link.name = netlink::text(payload).to_owned(),
+            IFLA_OPERSTATE => link.carries = payload.first() == Some(&OPER_UP),
             IFLA_MTU => link.mtu = netlink::number(payload)?,
             IFLA_MASTER => link.master = netlink::number(payload)?,
             IFLA_LINKINFO => {
