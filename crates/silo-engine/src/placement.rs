@@ -11,7 +11,7 @@ use crate::error::{EngineError, Result};
 pub(crate) struct Facts {
     /// How a container's end of its network is made.
     pub(crate) adapter: AdapterForm,
-    /// How many it can have, and whether they come and go while it runs.
+    /// Where what is changed of adapters while it runs is to be done.
     pub(crate) adapters: Adapters,
     /// Where its name server listens.
     pub(crate) resolver: ResolverForm,
@@ -21,13 +21,13 @@ pub(crate) struct Facts {
     pub(crate) kernel: Kernel,
 }
 
-/// How many adapters a container can have.
+/// Where a container's adapters are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Adapters {
-    /// Any number, and more or fewer while it runs.
-    Many,
-    /// The one that it is started with.
-    One,
+    /// In its network namespace on the host, whatever they are.
+    Here,
+    /// Its sandbox carries on those of that namespace that have an end on the host, and is told what becomes of them.
+    Carried,
 }
 
 /// Whose kernel a container runs on: what of the host it can be given, and where its files are while it runs.
@@ -44,15 +44,14 @@ pub(crate) fn facts(isolation: Isolation) -> Facts {
     match isolation {
         Isolation::Process => Facts {
             adapter: AdapterForm::Veth,
-            adapters: Adapters::Many,
+            adapters: Adapters::Here,
             resolver: ResolverForm::Loopback,
             identity: Identity::Hosts,
             kernel: Kernel::Shared,
         },
-        // Its driver carries the adapter on.
         Isolation::Hyperv => Facts {
             adapter: AdapterForm::Veth,
-            adapters: Adapters::One,
+            adapters: Adapters::Carried,
             resolver: ResolverForm::Link,
             identity: Identity::Own,
             kernel: Kernel::Own,

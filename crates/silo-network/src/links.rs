@@ -4,9 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-pub(crate) use silo_sys::links::{Link, find, is_gone, set_master, set_up, wait_until_it_carries};
-use silo_sys::links::{dump, family, header, octets, parse};
-use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
+pub(crate) use silo_sys::links::{add_address, all, find, is_gone, set_master, set_up, wait_until_it_carries};
+use silo_sys::links::{dump, header, octets};
+use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, Socket};
 
 use crate::mac::MacAddress;
 use crate::record::Counters;
@@ -16,7 +16,6 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
-const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
@@ -40,10 +39,6 @@ const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_BROADCAST: u16 = 4;
-const IFA_F_NODAD: u8 = 2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -196,19 +191,6 @@ pub(crate) fn mark(name: &str, alias: &str) -> Message {
     message
 }
 
-/// All links, each with its alias.
-pub(crate) fn all(socket: &mut Socket) -> io::Result<Vec<(Link, String)>> {
-    dump(
-        socket,
-        || Message::new(RTM_GETLINK, 0, &header(0, 0, 0)),
-        |answer| {
-            let alias =
-                netlink::attributes(answer.get(LINK_HEADER..)?).find(|(kind, _)| *kind == IFLA_IFALIAS);
-            Some((parse(answer)?, alias.map(|(_, text)| netlink::text(text).to_owned()).unwrap_or_default()))
-        },
-    )
-}
-
 /// What a link carried, from its own side.
 pub(crate) fn counters(socket: &mut Socket, name: &str) -> io::Result<Counters> {
     let mut message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0));
@@ -229,20 +211,6 @@ pub(crate) fn counters(socket: &mut Socket, name: &str) -> io::Result<Counters> 
 pub(crate) fn delete(name: &str) -> Message {
     let mut message = Message::new(RTM_DELLINK, 0, &header(0, 0, 0));
     message.text(IFLA_IFNAME, name);
-    message
-}
-
-/// Gives a link an address (again: no error), usable at once: it was given out here, so nobody else has it.
-pub(crate) fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
-    let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
-    let mut fixed = [family(address), prefix, flags, 0, 0, 0, 0, 0];
-    fixed[4..].copy_from_slice(&index.to_ne_bytes());
-    let mut message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
-    message.attribute(IFA_LOCAL, &octets(address)).attribute(IFA_ADDRESS, &octets(address));
-    if let IpAddr::V4(address) = address {
-        let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-        message.attribute(IFA_BROADCAST, &(u32::from(address) | hosts).to_be_bytes());
-    }
     message
 }
 

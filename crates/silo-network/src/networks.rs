@@ -386,9 +386,9 @@ impl Networks {
         {
             let mut state = self.state();
             let all = links::all(&mut state.socket).map_err(kernel("listing links"))?;
-            for (link, alias) in all {
+            for link in all {
                 let on_ours = state.networks.values().any(|n| n.index != 0 && n.index == link.master);
-                let ours = alias == self.alias || (on_ours && link.name.starts_with("sv"));
+                let ours = link.alias == self.alias || (on_ours && link.name.starts_with("sv"));
                 if ours
                     && !in_use(&state, &link.name)
                     && let Err(e) = bridge::remove(&mut state.socket, &link.name)
@@ -410,7 +410,7 @@ impl Networks {
             remove_interface(&mut state, &record)?;
         }
         let all = links::all(&mut state.socket).map_err(kernel("listing links"))?;
-        for (link, _) in all.iter().filter(|(_, alias)| *alias == self.alias) {
+        for link in all.iter().filter(|link| link.alias == self.alias) {
             bridge::remove(&mut state.socket, &link.name)?;
         }
         drop(state);

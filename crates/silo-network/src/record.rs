@@ -255,6 +255,14 @@ fn first_interface() -> String {
 }
 
 impl AdapterRecord {
+    /// Its hardware address.
+    ///
+    /// # Errors
+    /// A record of no adapter has none.
+    pub fn hardware_address(&self) -> Result<[u8; 6], crate::NetworkError> {
+        Ok(self.mac.parse::<crate::mac::MacAddress>()?.0)
+    }
+
     /// All its addresses but those the kernel makes.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let four = self.ipv4.map(IpAddr::V4);

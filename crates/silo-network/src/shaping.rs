@@ -1,4 +1,4 @@
-//! Limits of adapters, put in place by netlink (`linux/pkt_sched.h`, `linux/pkt_cls.h`) where no container reaches: on the
+//! Limits of adapters, put in place by netlink (`linux/pkt_sched.h`) where no container reaches: on the
 //! host's end of its pair.
 //!
 //! What the container receives leaves that end: a token bucket is its queue. What the container sends comes in there, and
@@ -9,37 +9,20 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use silo_sys::netlink::{CREATE, EXCLUSIVE, Message, REPLACE, Socket};
+use silo_sys::netlink::{CREATE, Message, REPLACE, Socket};
+use silo_sys::traffic::{
+    self, INGRESS, ROOT, TCA_KIND, TCA_OPTIONS, add_ingress, is_none, redirect, remove_queue,
+};
 
 use crate::error::{NetworkError, Result, kernel};
 use crate::networks::Networks;
 use crate::record::{AdapterRecord, Bandwidth};
 use crate::{bridge, links, namespace};
 
-const RTM_NEWQDISC: u16 = 36;
-const RTM_DELQDISC: u16 = 37;
-const RTM_NEWTFILTER: u16 = 44;
-
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
-const TCA_U32_SEL: u16 = 5;
-const TCA_U32_ACT: u16 = 7;
-const TCA_ACT_KIND: u16 = 1;
-const TCA_ACT_OPTIONS: u16 = 2;
-const TCA_MIRRED_PARMS: u16 = 2;
-
-const ROOT: u32 = 0xffff_ffff;
-const INGRESS: u32 = 0xffff_fff1;
-/// By convention of the queue for what comes in.
-const INGRESS_HANDLE: u32 = 0xffff_0000;
 const ETHERNET: u8 = 1;
-const ALL_PROTOCOLS: u16 = 3;
-const TERMINAL: u8 = 1;
-const STOLEN: i32 = 4;
-const EGRESS_REDIRECT: i32 = 1;
 
 /// What passes at once after a pause: this long of the rate.
 const BURST_MS: u64 = 5;
@@ -82,7 +65,7 @@ impl Bucket {
         parameters.extend_from_slice(&[0; 12]);
         parameters.extend_from_slice(&self.queue.to_ne_bytes());
         parameters.extend_from_slice(&[0; 8]);
-        let mut message = Message::new(RTM_NEWQDISC, CREATE | REPLACE, &header(index, 0, ROOT, 0));
+        let mut message = traffic::queue(index, CREATE | REPLACE);
         message.text(TCA_KIND, "tbf").nested(TCA_OPTIONS, |options| {
             options.attribute(TCA_TBF_PARMS, &parameters).number(TCA_TBF_BURST, self.burst);
             if self.rate > u64::from(u32::MAX) {
@@ -91,57 +74,6 @@ impl Bucket {
         });
         message
     }
-}
-
-/// `struct tcmsg`.
-fn header(index: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
-    let mut header = [0; 20];
-    for (at, number) in [(4, index), (8, handle), (12, parent), (16, info)] {
-        header[at..at + 4].copy_from_slice(&number.to_ne_bytes());
-    }
-    header
-}
-
-/// Makes the queue for what comes in; there already: `EEXIST`.
-fn add_ingress(index: u32) -> Message {
-    let mut message =
-        Message::new(RTM_NEWQDISC, CREATE | EXCLUSIVE, &header(index, INGRESS_HANDLE, INGRESS, 0));
-    message.text(TCA_KIND, "ingress");
-    message
-}
-
-/// Leads all that comes in on a link out on another.
-fn redirect(index: u32, to: u32) -> Message {
-    let info = (1 << 16) | u32::from(ALL_PROTOCOLS.to_be());
-    let fixed = header(index, 0, INGRESS_HANDLE, info);
-    let mut message = Message::new(RTM_NEWTFILTER, CREATE | EXCLUSIVE, &fixed);
-    // struct tc_u32_sel without keys: everything.
-    let mut all = [0; 16];
-    all[0] = TERMINAL;
-    // struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex.
-    let mut mirred = Vec::with_capacity(28);
-    for number in [0, 0, STOLEN, 0, 0, EGRESS_REDIRECT, to.cast_signed()] {
-        mirred.extend_from_slice(&number.to_ne_bytes());
-    }
-    message.text(TCA_KIND, "u32").nested(TCA_OPTIONS, |options| {
-        options.attribute(TCA_U32_SEL, &all).nested(TCA_U32_ACT, |actions| {
-            actions.nested(1, |first| {
-                first.text(TCA_ACT_KIND, "mirred").nested(TCA_ACT_OPTIONS, |of| {
-                    of.attribute(TCA_MIRRED_PARMS, &mirred);
-                });
-            });
-        });
-    });
-    message
-}
-
-fn remove_queue(index: u32, parent: u32) -> Message {
-    Message::new(RTM_DELQDISC, 0, &header(index, 0, parent, 0))
-}
-
-/// The queue or its link is not there.
-fn is_none(error: &io::Error) -> bool {
-    links::is_gone(error) || matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL))
 }
 
 /// Where an adapter is slowed down.
@@ -193,7 +125,7 @@ impl Spot {
             Bucket::new(*limit).message(queue),
             links::set_up(queue),
             add_ingress(index),
-            redirect(index, queue),
+            redirect(index, queue, None),
         ];
         for result in socket.apply(&mut messages).map_err(kernel(limiting()))? {
             ignore(result, links::exists).map_err(kernel(limiting()))?;

@@ -58,7 +58,7 @@ fn attach(networks: &Networks, network: &str, made: Option<OwnedFd>) -> Attached
 }
 
 fn names(socket: &mut Socket) -> Vec<String> {
-    links::all(socket).unwrap().into_iter().map(|(l, _)| l.name).collect()
+    links::all(socket).unwrap().into_iter().map(|l| l.name).collect()
 }
 
 #[test]

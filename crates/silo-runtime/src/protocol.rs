@@ -120,6 +120,9 @@ pub enum Call {
     /// Files of the bundle's own directory were written anew. A shim is told of none; one that has a machine sends it those
     /// that the machine has copies of, which replace the copies. → [`Answer::Done`].
     Refresh(Vec<SeedFile>),
+    /// Its adapters are these from now on, and no others: of a container whose machine has a network of its own. What is on the
+    /// host's side of a new one is there already, of one that is not named any more it is still. → [`Answer::Done`].
+    Networks(Vec<MachineNetwork>),
     /// Usage. → [`Answer::Stats`].
     Stats,
     /// Host pids. → [`Answer::Pids`].
@@ -150,8 +153,8 @@ pub struct Boot {
     pub files: Vec<SeedFile>,
     /// Mount the host's shared folders at this path, from the second port.
     pub shares: Option<std::path::PathBuf>,
-    /// The container's adapter; `None`: the machine has the loopback only.
-    pub network: Option<MachineNetwork>,
+    /// The container's adapters; none: the machine has the loopback only.
+    pub networks: Vec<MachineNetwork>,
     /// `config.json`; its paths are the machine's.
     pub spec: Option<Box<oci_spec::runtime::Spec>>,
     /// `rootfs.json`.
@@ -228,19 +231,23 @@ pub struct SeedFile {
     pub content: Vec<u8>,
 }
 
-/// The network of a machine: what its adapter had on the host.
+/// An adapter of a machine: what it had, or would have, on the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MachineNetwork {
+    /// Name.
+    pub name: String,
+    /// It shares the device of another (a macvlan); one at most does not.
+    pub shared: bool,
     /// Hardware address.
     pub mac: [u8; 6],
-    /// Bytes.
+    /// Bytes; 0: what the adapter has on the host.
     pub mtu: u32,
     /// Addresses with the lengths of their prefixes.
     pub addresses: Vec<(std::net::IpAddr, u8)>,
     /// Where everything else goes.
     pub gateways: Vec<std::net::IpAddr>,
-    /// A name server at the other end of the adapter's link: its address, and its hardware address there.
-    #[serde(default)]
+    /// A name server at the other end of the device's link: its address, and its hardware address there.
     pub resolver: Option<(std::net::IpAddr, [u8; 6])>,
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxResources, Process};
-use silo_runtime::protocol::{Answer, Call, Reply, Request, decode, encode};
+use silo_runtime::protocol::{Answer, Call, MachineNetwork, Reply, Request, decode, encode};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -303,6 +303,12 @@ impl Sandbox {
     /// What the bundle's maker has written anew in the sandbox's directory is what the container sees.
     pub async fn refresh(&self) -> Result<()> {
         self.done(Call::Refresh(Vec::new()), None).await
+    }
+
+    /// What the container has of networks is this from now on, where its machine has a network of its own. New adapters are in
+    /// the container's network namespace already, those not named any more are still.
+    pub async fn set_networks(&self, networks: Vec<MachineNetwork>) -> Result<()> {
+        self.done(Call::Networks(networks), None).await
     }
 
     /// Usage.

@@ -16,3 +16,4 @@ pub mod netns;
 pub mod process;
 pub mod socket;
 pub mod tap;
+pub mod traffic;

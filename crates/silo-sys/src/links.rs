@@ -7,26 +7,35 @@ use std::net::IpAddr;
 use crate::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_MACVLAN_MODE: u16 = 1;
+/// No frame goes from one macvlan of a link to another (`linux/if_link.h`).
+const MACVLAN_PRIVATE: u32 = 1;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+const IFA_F_NODAD: u8 = 2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -64,6 +73,8 @@ pub struct Link {
     pub mac: Vec<u8>,
     /// Bytes.
     pub mtu: u32,
+    /// What its maker wrote to it.
+    pub alias: String,
     /// Carries packets: up, and so is its other end.
     pub carries: bool,
 }
@@ -84,6 +95,35 @@ pub fn create_bridge(name: &str, mtu: u32) -> Message {
         info.text(IFLA_INFO_KIND, "bridge");
     });
     message
+}
+
+/// Makes a link over another, with a hardware address of its own: a macvlan that is down.
+pub fn create_macvlan(name: &str, over: u32, mac: [u8; 6], mtu: u32) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, CREATE | EXCLUSIVE, &header(0, 0, 0));
+    message.text(IFLA_IFNAME, name).number(IFLA_LINK, over).number(IFLA_MTU, mtu);
+    message.attribute(IFLA_ADDRESS, &mac).nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "macvlan").nested(IFLA_INFO_DATA, |data| {
+            data.number(IFLA_MACVLAN_MODE, MACVLAN_PRIVATE);
+        });
+    });
+    message
+}
+
+/// Removes a link; a veth's other end goes with it.
+pub fn delete(index: u32) -> Message {
+    Message::new(RTM_DELLINK, 0, &header(index, 0, 0))
+}
+
+/// Gives a link that is down another name.
+pub fn rename(index: u32, name: &str) -> Message {
+    let mut message = Message::new(RTM_SETLINK, 0, &header(index, 0, 0));
+    message.text(IFLA_IFNAME, name);
+    message
+}
+
+/// All links of the namespace.
+pub fn all(socket: &mut Socket) -> io::Result<Vec<Link>> {
+    dump(socket, || Message::new(RTM_GETLINK, 0, &header(0, 0, 0)), parse)
 }
 
 /// The link of a name; `None` when there is none.
@@ -120,6 +160,7 @@ pub fn parse(answer: &[u8]) -> Option<Link> {
         match attribute {
             IFLA_ADDRESS => link.mac = payload.to_vec(),
             IFLA_IFNAME => link.name = netlink::text(payload).to_owned(),
+            IFLA_IFALIAS => link.alias = netlink::text(payload).to_owned(),
             IFLA_OPERSTATE => link.carries = payload.first() == Some(&OPER_UP),
             IFLA_MTU => link.mtu = netlink::number(payload)?,
             IFLA_MASTER => link.master = netlink::number(payload)?,
@@ -136,6 +177,11 @@ pub fn parse(answer: &[u8]) -> Option<Link> {
 /// Brings a link up.
 pub fn set_up(index: u32) -> Message {
     Message::new(RTM_SETLINK, 0, &header(index, IFF_UP, IFF_UP))
+}
+
+/// Takes a link down: its routes go.
+pub fn set_down(index: u32) -> Message {
+    Message::new(RTM_SETLINK, 0, &header(index, 0, IFF_UP))
 }
 
 /// Gives a link a hardware address.
@@ -175,10 +221,12 @@ pub fn family(address: IpAddr) -> u8 {
     }
 }
 
-/// Gives a link an address with the length of its prefix (again: no error).
+/// Gives a link an address with the length of its prefix (again: no error), usable at once: it was given out here, so
+/// nobody else has it.
 pub fn add_address(index: u32, address: IpAddr, prefix: u8) -> Message {
+    let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
     // ifaddrmsg: family, prefix length, flags, scope (0: universe), index.
-    let mut fixed = [family(address), prefix, 0, 0, 0, 0, 0, 0];
+    let mut fixed = [family(address), prefix, flags, 0, 0, 0, 0, 0];
     fixed[4..].copy_from_slice(&index.to_ne_bytes());
     let mut message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
     message.attribute(IFA_LOCAL, &octets(address)).attribute(IFA_ADDRESS, &octets(address));
@@ -198,27 +246,27 @@ pub fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Message {
     message
 }
 
-/// Sends everything that no other route takes to a gateway.
+/// Sends everything that no other route takes to a gateway, in place of another route that does.
 pub fn add_default_route(index: u32, gateway: IpAddr) -> Message {
-    let mut message = Message::new(
-        RTM_NEWROUTE,
-        CREATE | REPLACE,
-        // rtmsg: family, destination and source length, tos, table main, protocol boot, scope universe, type unicast, flags.
-        &[
-            family(gateway),
-            0,
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            libc::RTPROT_BOOT,
-            libc::RT_SCOPE_UNIVERSE,
-            libc::RTN_UNICAST,
-            0,
-            0,
-            0,
-            0,
-        ],
-    );
+    let (scope, unicast) = (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
+    default_route(RTM_NEWROUTE, CREATE | REPLACE, (index, gateway), (libc::RTPROT_BOOT, scope, unicast))
+}
+
+/// No longer does that.
+pub fn delete_default_route(index: u32, gateway: IpAddr) -> Message {
+    let any = (libc::RTPROT_UNSPEC, libc::RT_SCOPE_NOWHERE, libc::RTN_UNSPEC);
+    default_route(RTM_DELROUTE, 0, (index, gateway), any)
+}
+
+fn default_route(
+    order: u16,
+    flags: u16,
+    (index, gateway): (u32, IpAddr),
+    (protocol, scope, kind): (u8, u8, u8),
+) -> Message {
+    // rtmsg: family, destination and source length, tos, table, protocol, scope, type, flags.
+    let fixed = [family(gateway), 0, 0, 0, libc::RT_TABLE_MAIN, protocol, scope, kind, 0, 0, 0, 0];
+    let mut message = Message::new(order, flags, &fixed);
     message.attribute(RTA_GATEWAY, &octets(gateway)).number(RTA_OIF, index);
     message
 }

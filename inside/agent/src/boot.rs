@@ -6,9 +6,11 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use silo_runtime::protocol::{BUNDLE, Boot, Disk, MachineNetwork, SeedFile};
+use silo_runtime::protocol::{BUNDLE, Boot, Disk, SeedFile};
+use silo_sys::entropy;
 use silo_sys::mount::{self, attr};
-use silo_sys::{entropy, links, netlink};
+
+use crate::network;
 
 fn named(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
     let what = what.to_string();
@@ -50,7 +52,7 @@ pub(crate) fn boot(wanted: &Boot, mounted: &[Disk]) -> io::Result<()> {
         std::fs::create_dir_all(at)?;
         crate::share::mount(port("shares")?, at).map_err(named("mounting the shared folders"))?;
     }
-    network(wanted.network.as_ref()).map_err(named("setting up the network"))
+    network::set_up(&wanted.networks).map_err(named("setting up the network"))
 }
 
 /// Makes files that are not there yet.
@@ -149,66 +151,4 @@ fn place(file: &SeedFile) -> io::Result<()> {
     }
     chown(&file.path, Some(file.uid), Some(file.gid))?;
     std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(file.mode & 0o7777))
-}
-
-/// What can be done for the network while this machine is nobody's yet. An interface takes a while to be up for programs:
-/// it is, by the time that it gets its addresses.
-pub(crate) fn prepare_network() -> io::Result<()> {
-    for (name, value) in [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")] {
-        std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value)?;
-    }
-    let mut socket = netlink::Socket::open()?;
-    let lo = links::find(&mut socket, "lo")?.ok_or(io::ErrorKind::NotFound)?;
-    socket.change(links::set_up(lo.index))?;
-    // No address is made of a hardware address that is not its own yet.
-    std::fs::write(format!("{IPV6}/disable_ipv6"), "1")?;
-    let index = adapter(&mut socket)?;
-    socket.change(links::set_up(index))?;
-    if std::fs::read_to_string("/proc/cmdline")?.contains(TEMPLATE) {
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(3);
-        while std::fs::read_to_string("/sys/class/net/eth0/operstate").is_ok_and(|s| s.trim() != "up")
-            && std::time::Instant::now() < until
-        {
-            // The kernel tells programs of it at most once a second; clones begin with it.
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-    Ok(())
-}
-
-/// On the command line of a machine that becomes a template: time matters less to it.
-const TEMPLATE: &str = "silo.template";
-
-/// Settings of the adapter's IPv6.
-pub(crate) const IPV6: &str = "/proc/sys/net/ipv6/conf/eth0";
-
-pub(crate) fn adapter(socket: &mut netlink::Socket) -> io::Result<u32> {
-    let found = links::find(socket, "eth0")?;
-    found.map(|l| l.index).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no eth0"))
-}
-
-fn network(wanted: Option<&MachineNetwork>) -> io::Result<()> {
-    let Some(wanted) = wanted else { return remove_adapter() };
-    let mut socket = netlink::Socket::open()?;
-    let index = adapter(&mut socket)?;
-    let mut messages = vec![links::set_mac(index, wanted.mac), links::set_mtu(index, wanted.mtu)];
-    messages.extend(wanted.addresses.iter().map(|(a, prefix)| links::add_address(index, *a, *prefix)));
-    messages.extend(wanted.gateways.iter().map(|g| links::add_default_route(index, *g)));
-    if let Some((server, mac)) = wanted.resolver {
-        messages.extend([links::add_host_route(index, server), links::add_neighbour(index, server, mac)]);
-    }
-    socket.apply(&mut messages)?.into_iter().collect::<io::Result<()>>()?;
-    std::fs::write(format!("{IPV6}/disable_ipv6"), "0")
-}
-
-/// A container without a network has no adapter: its driver lets the device go.
-fn remove_adapter() -> io::Result<()> {
-    const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
-    for entry in std::fs::read_dir(DRIVER)? {
-        let name = entry?.file_name();
-        if name.to_string_lossy().starts_with("virtio") {
-            std::fs::write(format!("{DRIVER}/unbind"), name.as_encoded_bytes())?;
-        }
-    }
-    Ok(())
 }

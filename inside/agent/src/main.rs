@@ -6,6 +6,7 @@
 
 mod boot;
 mod modules;
+mod network;
 mod processes;
 mod ready;
 mod rehearsal;
@@ -82,6 +83,6 @@ fn start() -> io::Result<()> {
     mounted("/run", "tmpfs", &["mode=755"])?;
     std::fs::create_dir_all(silo_runtime::protocol::BUNDLE)?;
     boot::prepare_disks()?;
-    boot::prepare_network()?;
+    network::prepare()?;
     serve::Agent::new(boot::port("agent")?)?.run()
 }

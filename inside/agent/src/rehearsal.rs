@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use silo_runtime::protocol::Boot;
-use silo_sys::{links, mount, netlink};
+use silo_sys::mount;
 
-use crate::boot;
+use crate::{boot, network};
 
 /// Word that has this program do what a rehearsal's program does: end.
 pub(crate) const PROGRAM: &str = "rehearsal";
@@ -30,14 +30,8 @@ pub(crate) fn undo(done: &Boot) -> io::Result<()> {
     for file in &done.files {
         remove(&file.path)?;
     }
-    if let Some(network) = &done.network {
-        let mut socket = netlink::Socket::open()?;
-        let index = boot::adapter(&mut socket)?;
-        for (address, prefix) in &network.addresses {
-            // Its routes go with it.
-            socket.change(links::delete_address(index, *address, *prefix))?;
-        }
-        std::fs::write(format!("{}/disable_ipv6", boot::IPV6), "1")?;
+    if !done.networks.is_empty() {
+        network::undo(&done.networks)?;
     }
     remove(Path::new("/etc/machine-id"))?;
     Ok(rustix::system::sethostname(b"silo")?)

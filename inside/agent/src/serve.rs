@@ -18,10 +18,9 @@ use silo_runtime::tools::Tool;
 use silo_runtime::{Bundle, told_status};
 use silo_sys::process::{self, Wait};
 
-use crate::boot;
 use crate::ready::Ready;
 use crate::task::Task;
-use crate::tool;
+use crate::{boot, network, tool};
 
 /// The container's first process.
 const FIRST: u32 = 0;
@@ -341,6 +340,10 @@ impl Agent {
             Call::Resume => self.freeze(false),
             Call::Update(resources) => {
                 self.cgroup()?.update(&resources).map_err(other)?;
+                Ok(Answer::Done)
+            }
+            Call::Networks(wanted) => {
+                network::change(&wanted).map_err(other)?;
                 Ok(Answer::Done)
             }
             Call::Refresh(files) => boot::renew(&files).map(|()| Answer::Done).map_err(other),

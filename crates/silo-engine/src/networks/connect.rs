@@ -1,16 +1,17 @@
 //! `network connect` and `disconnect`, of containers that run and of others; each step beside its undo.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use silo_network::{AdapterRecord, NetworkRecord};
+use silo_network::{AdapterRecord, Attached, NetworkRecord};
 
 use super::endpoint::{self, NO_NETWORK, can_have_more};
 use super::join;
 use super::ports::gateway;
 use crate::engine::{Engine, Entry, blocking};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, sandbox_error};
 use crate::placement::{self, Adapters};
-use crate::record::Status;
+use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkEndpoint;
 
 impl Engine {
@@ -43,7 +44,6 @@ impl Engine {
             self.network_event(&network, "connect", Some(&entry.id.0));
             return Ok(());
         }
-        may_change(&entry)?;
         endpoint.network_id.clone_from(&network.id);
         self.connect_running(&entry, endpoint).await?;
         self.network_event(&network, "connect", Some(&entry.id.0));
@@ -52,39 +52,59 @@ impl Engine {
 
     async fn connect_running(&self, entry: &Arc<Entry>, endpoint: NetworkEndpoint) -> Result<()> {
         let mut record = entry.record();
-        let engine = self.clone();
-        let before = record.clone();
+        let (engine, before) = (self.clone(), record.clone());
         let supervisor = join::supervisor(entry).await?;
-        let record = blocking(move || {
+        let (record, namespace) = blocking(move || {
             let namespace = join::namespace_of(supervisor)?;
-            let attached = engine.attach_to(&record, &endpoint, Some(namespace))?;
+            let Attached { namespace, adapter } = engine.attach_to(&record, &endpoint, Some(namespace))?;
             record.spec.networks.retain(|e| e.network != endpoint.network);
             record.spec.networks.push(endpoint);
-            record.adapters.push(attached.adapter);
-            let settled = engine.settle_networks(&record, &attached.namespace);
-            if let Err(e) = settled {
-                let new = &record.adapters[before.adapters.len()..];
-                engine.leave_networks_in(&record.id, new, Some(&attached.namespace));
-                if let Err(e) = engine.settle_networks(&before, &attached.namespace) {
-                    tracing::warn!("container {}: its networks as they were: {e}", before.id);
-                }
-                return Err(e);
-            }
-            Ok(record)
+            record.adapters.push(adapter);
+            Ok((record, Arc::new(namespace)))
         })
         .await?;
+        if let Err(e) = self.settle_networks(entry, &record, &namespace).await {
+            if let Err(e) = self.settle_networks(entry, &before, &namespace).await {
+                tracing::warn!("container {}: its networks as they were: {e}", before.id);
+            }
+            let (engine, new) = (self.clone(), record.adapters[before.adapters.len()..].to_vec());
+            let left = blocking(move || {
+                engine.leave_networks_in(&record.id, &new, Some(&namespace));
+                Ok(())
+            });
+            left.await?;
+            return Err(e);
+        }
         self.keep_networks(entry, record.spec.networks, record.adapters).await
     }
 
     /// What follows from the adapters of a container that runs: its default routes, its names and those it may ask for.
-    fn settle_networks(
+    async fn settle_networks(
         &self,
-        record: &crate::record::ContainerRecord,
-        namespace: &std::os::fd::OwnedFd,
+        entry: &Arc<Entry>,
+        record: &ContainerRecord,
+        namespace: &Arc<OwnedFd>,
     ) -> Result<()> {
-        self.route(record, &record.adapters, namespace)?;
-        let nameserver = self.change_names(record, namespace)?;
-        self.rewrite_network_files(record, nameserver)
+        let adapters = placement::facts(record.isolation).adapters;
+        let (engine, of, here) = (self.clone(), record.clone(), namespace.clone());
+        let nameserver = blocking(move || {
+            if adapters == Adapters::Here {
+                engine.route(&of, &of.adapters, &here)?;
+            }
+            engine.change_names(&of, &here)
+        })
+        .await?;
+        if adapters == Adapters::Carried {
+            let networks = join::for_machine(record, &record.adapters)?;
+            entry.running()?.set_networks(networks).await.map_err(sandbox_error)?;
+        }
+        let (engine, of) = (self.clone(), record.clone());
+        blocking(move || engine.rewrite_network_files(&of, nameserver)).await?;
+        match adapters {
+            Adapters::Here => Ok(()),
+            // It has copies of them.
+            Adapters::Carried => entry.running()?.refresh().await.map_err(sandbox_error),
+        }
     }
 
     /// Notes the networks that a running container has now, and moves its ports if another adapter has the default route.
@@ -100,7 +120,7 @@ impl Engine {
             r.adapters = adapters;
         });
         let new = entry.record();
-        let published_on = |r: &crate::record::ContainerRecord| {
+        let published_on = |r: &ContainerRecord| {
             let adapter = gateway(r, &r.adapters, false).or_else(|| gateway(r, &r.adapters, true));
             adapter.map(|a| a.endpoint_id.clone())
         };
@@ -158,20 +178,24 @@ impl Engine {
                 entry.id, network.name
             )));
         };
-        may_change(entry)?;
         record.spec.networks.retain(|e| e.network != network.name);
         record.adapters.retain(|a| a.endpoint_id != adapter.endpoint_id);
-        let (engine, after) = (self.clone(), record.clone());
         let supervisor = join::supervisor(entry).await?;
-        blocking(move || {
-            let namespace = join::namespace_of(supervisor)?;
-            engine.leave_networks_in(&after.id, &[adapter], Some(&namespace));
-            if let Err(e) = engine.settle_networks(&after, &namespace) {
-                tracing::warn!("container {}: after it left a network: {e}", after.id);
-            }
+        let namespace = Arc::new(blocking(move || join::namespace_of(supervisor)).await?);
+        let settle = self.settle_networks(entry, &record, &namespace);
+        let (engine, id, here) = (self.clone(), record.id.clone(), namespace.clone());
+        let leave = blocking(move || {
+            engine.leave_networks_in(&id, &[adapter], Some(&here));
             Ok(())
-        })
-        .await?;
+        });
+        let settled = match placement::facts(record.isolation).adapters {
+            Adapters::Here => leave.await.and(settle.await),
+            // What is carried on is let go of first.
+            Adapters::Carried => settle.await.and(leave.await),
+        };
+        if let Err(e) = settled {
+            tracing::warn!("container {}: after it left a network: {e}", record.id);
+        }
         self.keep_networks(entry, record.spec.networks, record.adapters).await
     }
 }
@@ -183,17 +207,5 @@ fn refuse_if_removed(entry: &Entry, network: &str) -> Result<()> {
             entry.id
         ))),
         _ => Ok(()),
-    }
-}
-
-/// Whether adapters come and go while the container runs.
-fn may_change(entry: &Entry) -> Result<()> {
-    let (isolation, name) = entry.with(|r| (r.isolation, r.name.clone()));
-    match placement::facts(isolation).adapters {
-        Adapters::Many => Ok(()),
-        Adapters::One => Err(EngineError::invalid(format!(
-            "container {name} runs with {} isolation: in this version of silo its network changes only while it is stopped",
-            isolation.as_str()
-        ))),
     }
 }

@@ -1,8 +1,10 @@
 //! A start's part of networks: the namespace and an adapter on each network; undone by leaving.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use silo_network::{AdapterRecord, Attached};
+use silo_network::{AdapterRecord, Attached, Driver, NetworkRecord};
+use silo_sandbox::MachineNetwork;
 
 use super::endpoint;
 use super::ports::gateway;
@@ -48,7 +50,6 @@ impl Engine {
     fn join_each(&self, record: &ContainerRecord, made: Option<OwnedFd>) -> Result<Joined> {
         // `none` is where there is no adapter.
         let endpoints: Vec<_> = record.spec.networks.iter().filter(|e| e.network != "none").collect();
-        may_have(record, endpoints.len())?;
         let mut joined = Joined { namespace: made, ..Default::default() };
         if endpoints.is_empty() && joined.namespace.is_none() {
             joined.namespace = Some(self.inner.networks.create_empty_namespace().map_err(network_error)?);
@@ -86,6 +87,7 @@ impl Engine {
     ) -> Result<Attached> {
         let network = self.network_of(endpoint)?;
         endpoint::check(endpoint, &network)?;
+        may_join(record, &network)?;
         let options = self.attach_options(record, endpoint, &network)?;
         let form = placement::facts(record.isolation).adapter;
         let (book, id) = (&self.inner.book, &record.id.0);
@@ -199,16 +201,45 @@ impl Engine {
     }
 }
 
-/// How many adapters a container may have.
-pub(super) fn may_have(record: &ContainerRecord, adapters: usize) -> Result<()> {
-    match placement::facts(record.isolation).adapters {
-        Adapters::One if adapters > 1 => Err(EngineError::invalid(format!(
-            "container {}: with {} isolation a container is on one network at a time in this version of silo",
+/// Refuses networks whose adapters are of no use where the container runs.
+fn may_join(record: &ContainerRecord, network: &NetworkRecord) -> Result<()> {
+    let carried = placement::facts(record.isolation).adapters == Adapters::Carried;
+    if carried && matches!(network.driver, Driver::Macvlan | Driver::Ipvlan) {
+        return Err(EngineError::invalid(format!(
+            "container {}: network {} has the driver {}, which with {} isolation no container can be on: its machine speaks with \
+             a hardware address that such an adapter does not let in",
             record.name,
+            network.name,
+            network.driver,
             record.isolation.as_str()
-        ))),
-        Adapters::One | Adapters::Many => Ok(()),
+        )));
     }
+    Ok(())
+}
+
+/// What a machine is told of a container's adapters.
+pub(super) fn for_machine(record: &ContainerRecord, adapters: &[AdapterRecord]) -> Result<Vec<MachineNetwork>> {
+    let leads = |a: &AdapterRecord, ipv6| {
+        gateway(record, adapters, ipv6).is_some_and(|g| g.endpoint_id == a.endpoint_id)
+    };
+    let of = |a: &AdapterRecord| {
+        let mac = a.hardware_address().map_err(network_error)?;
+        let (v4, v6) = (a.ipv4.map(IpAddr::V4), a.ipv6.map(IpAddr::V6));
+        let given = v4.map(|ip| (ip, a.prefix)).into_iter().chain(v6.map(|ip| (ip, a.prefix6)));
+        let link_local = a.link_local.iter().map(|ip| (*ip, if ip.is_ipv6() { 64 } else { 16 }));
+        let gateways = [
+            a.gateway.map(IpAddr::V4).filter(|_| leads(a, false)),
+            a.gateway6.map(IpAddr::V6).filter(|_| leads(a, true)),
+        ];
+        Ok(MachineNetwork {
+            name: a.interface.clone(),
+            mac,
+            addresses: given.chain(link_local).collect(),
+            gateways: gateways.into_iter().flatten().collect(),
+            ..MachineNetwork::default()
+        })
+    };
+    adapters.iter().map(of).collect()
 }
 
 /// The process of the host's that is in the network namespace of a container that runs: its shim.

@@ -16,7 +16,7 @@ use super::initramfs::Archive;
 const PACKAGE: &str = "linux-image-cloud-amd64";
 /// Modules that a machine needs; what they need is found by their `depends`.
 const MODULES: &[&str] =
-    &["virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay", "fuse"];
+    &["virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "macvlan", "erofs", "overlay", "fuse"];
 /// Largest kernel that is unpacked, bytes.
 const LARGEST: usize = 256 << 20;
 

@@ -15,11 +15,10 @@ use silo_sys::process;
 use super::bundle::{self, translate};
 use super::disks::{self, as_it_is, is_as_it_was};
 use super::limits::{self, Rates};
-use super::network::Adapter;
 use super::parts::{SAVED_SCRATCH, Saved, files, named, open, pair, size_of};
 use super::qemu::{self, LAYER_DISKS, Memory, Vmm, Wanted};
 use super::qmp::Qmp;
-use super::{rehearsal, shares};
+use super::{network, rehearsal, shares};
 use crate::contract::MachineConfig;
 
 /// Bytes that are read from the link at once.
@@ -66,7 +65,6 @@ pub(crate) struct Plan {
     /// How many of them are layers; the others are empty.
     layers: usize,
     scratch: PathBuf,
-    adapter: Adapter,
     shares: Vec<Mount>,
     /// Where their server makes its root.
     stage: PathBuf,
@@ -121,7 +119,7 @@ fn images(config: &MachineConfig, layers: &[Vec<PathBuf>]) -> io::Result<Vec<Pat
 }
 
 impl Plan {
-    /// Makes what is missing. Once for a container's start: its adapter is taken over. The caller is single-threaded and in
+    /// Makes what is missing. Once for a container's start: its adapters are carried on. The caller is single-threaded and in
     /// the container's network namespace.
     pub(crate) fn new(start: Start<'_>) -> io::Result<Self> {
         let Start { config, bundle, owner, stdin, size, files_only } = start;
@@ -134,13 +132,13 @@ impl Plan {
             disks::scratch(&config.disks, &scratch, scratch_size(config))?;
         }
         let images = images(config, &made.layers)?;
-        let adapter = Adapter::take_over().map_err(named("connecting the machine's network"))?;
+        let networks = network::carry_on(None).map_err(named("connecting the machine's network"))?;
         let boot = Boot {
             hostname: made.spec.hostname().clone().unwrap_or_else(|| "silo".into()),
             disks: bundle::mounted(made.layers.len()),
             files: made.files,
             shares: (!made.shares.is_empty()).then(|| bundle::SHARES.into()),
-            network: adapter.settings.clone(),
+            networks,
             spec: Some(Box::new(made.spec)),
             rootfs: Some(made.rootfs),
             filter: made.filter,
@@ -158,7 +156,6 @@ impl Plan {
             images,
             layers: made.layers.len(),
             scratch,
-            adapter,
             shares: made.shares,
             stage: bundle.dir.join("shares"),
             boot,
@@ -184,7 +181,7 @@ impl Plan {
         for (i, path) in self.images.iter().enumerate() {
             layers.push((bundle::serial(i), open(path, false)?));
         }
-        let tap = self.adapter.tap().map_err(named("connecting the machine's network"))?;
+        let tap = network::tap().map_err(named("connecting the machine's network"))?;
         let (port, agents) = pair()?;
         let (served, theirs) = pair()?;
         rustix::io::ioctl_fionbio(&port, true)?;
@@ -380,7 +377,7 @@ pub(crate) fn wait_ready(
     let layers = shown.iter().enumerate().map(|(i, path)| Ok((bundle::serial(i), open(path, false)?)));
     let layers = layers.collect::<io::Result<Vec<_>>>()?;
     let rehearsed = scratch.try_clone()?;
-    let tap = Adapter::awaited().map_err(named("making a tap"))?;
+    let tap = network::awaited().map_err(named("making a tap"))?;
     let (port, agents) = pair()?;
     let (served, theirs) = pair()?;
     let (ours, qmp) = pair()?;

@@ -12,7 +12,7 @@ mod initramfs;
 pub mod kernel;
 pub(crate) mod limits;
 pub(crate) mod machine;
-mod network;
+pub(crate) mod network;
 pub(crate) mod parts;
 mod probe;
 mod qemu;

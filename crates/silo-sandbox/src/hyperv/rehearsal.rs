@@ -56,13 +56,14 @@ pub(super) fn boot() -> io::Result<Boot> {
             file("/s/upper", 0o040_755, ""),
             file("/s/work", 0o040_755, ""),
         ],
-        network: Some(MachineNetwork {
+        networks: vec![MachineNetwork {
+            name: "eth0".into(),
             mac: [0x02, 0x42, 192, 0, 2, 2],
             mtu: 1500,
             addresses: vec![(address(2), 24)],
             gateways: vec![address(1)],
-            resolver: None,
-        }),
+            ..MachineNetwork::default()
+        }],
         spec: Some(Box::new(spec)),
         rootfs: Some(rootfs),
         filter,

@@ -14,6 +14,7 @@ use silo_sys::process::Wait;
 use crate::contract::{Event, Exit, Failure, FailureKind};
 use crate::hyperv::bundle::{COPIES, copies};
 use crate::hyperv::machine::{Happened, Plan, Start};
+use crate::hyperv::network;
 use crate::hyperv::parts::Saved;
 use crate::hyperv::template;
 
@@ -109,6 +110,11 @@ impl Shim {
                 let bundle = self.bundle.as_ref().ok_or_else(|| wrong_state("it is not running"))?;
                 let files = copies(bundle, COPIES).map_err(other)?;
                 self.pass_on(Call::Refresh(files), Waiter::Plain(asker)).map(|()| Asked::Later)
+            }
+            Call::Networks(wanted) => {
+                self.running()?;
+                let networks = network::carry_on(Some(wanted)).map_err(other)?;
+                self.pass_on(Call::Networks(networks), Waiter::Plain(asker)).map(|()| Asked::Later)
             }
             Call::Update(resources) => self.update_machine(asker, &resources).map(|()| Asked::Later),
             Call::Pids => self.pass_on(call, Waiter::Plain(asker)).map(|()| Asked::Later),
@@ -424,7 +430,7 @@ impl Shim {
             (Waiter::Stats(asker), Answer::Stats(mut stats)) => {
                 let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
                 stats.networks =
-                    interfaces(&text).into_iter().filter(|(name, _)| name.starts_with("eth")).collect();
+                    interfaces(&text).into_iter().filter(|(name, _)| network::is_adapter(name)).collect();
                 self.reply(asker, Answer::Stats(stats));
             }
             (Waiter::Rehearsal(asker), Answer::Done) if self.lacks_disks() => {

@@ -185,6 +185,7 @@ impl Shim {
             Call::Update(resources) => self.update(&resources),
             // They are the container's.
             Call::Refresh(_) => Ok(Answer::Done),
+            Call::Networks(_) => Err(wrong_state("that is asked of a machine")),
             Call::Stats => self.stats().map(|s| Answer::Stats(Box::new(s))),
             Call::Pids => self.cgroup()?.pids().map(Answer::Pids).map_err(other),
             Call::FlushLog => {
