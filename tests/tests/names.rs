@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use silo_tests::{Daemon, NANOSERVER, only_under};
+use silo_tests::{Daemon, NANOSERVER};
 
 const BUSYBOX: &str = "localhost/busybox";
 
@@ -115,15 +115,11 @@ fn names_come_and_go_with_networks_and_outlive_the_daemon() {
     run(&d, "alone", "inner", &[]);
     // Nobody outside of an internal network is asked, be it through the host.
     assert_eq!(found(&d, "alone", "example.com"), "failed");
-    let many =
-        "in this version a container with a kernel of its own is on the network that it was started with";
-    if only_under("process", many) {
-        d.ok(&["network", "connect", "--alias", "tmp", "back", "client"]);
-        assert_eq!(found(&d, "client", "store"), address(&d, "db", "back"));
-        assert_eq!(found(&d, "db", "tmp"), address(&d, "client", "back"));
-        d.ok(&["network", "disconnect", "back", "client"]);
-        assert_ne!(found(&d, "client", "store"), address(&d, "db", "back"));
-    }
+    d.ok(&["network", "connect", "--alias", "tmp", "back", "client"]);
+    assert_eq!(found(&d, "client", "store"), address(&d, "db", "back"));
+    assert_eq!(found(&d, "db", "tmp"), address(&d, "client", "back"));
+    d.ok(&["network", "disconnect", "back", "client"]);
+    assert_ne!(found(&d, "client", "store"), address(&d, "db", "back"));
     d.stop(true);
     d.again();
     assert_eq!(found(&d, "client", "web"), address(&d, "web", "front"));

@@ -1,6 +1,8 @@
 //! `docker run` and its options, on a Linux image under process isolation.
 
-use silo_tests::Daemon;
+use std::process::Command;
+
+use silo_tests::{Daemon, only_under};
 
 const IMAGE: &str = "localhost/busybox";
 
@@ -123,4 +125,28 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     d.fails(&["run", "--rm", "--user", "eve", IMAGE, "true"], "unable to find user eve");
     d.fails(&["run", "127.0.0.1:1/nosuchimage"], "refused");
     d.fails(&["create", "--name", "a b", IMAGE], "Invalid container name");
+}
+
+/// The daemon holds a few files for each container; the container has the limit that the daemon was started with.
+#[test]
+fn a_container_has_the_limit_of_open_files_that_the_daemon_was_started_with() {
+    if !only_under("process", "a machine has limits of its own") {
+        return;
+    }
+    let own = |pid: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = text.lines().find(|l| l.starts_with("Max open files")).unwrap().to_owned();
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+        (numbers[0], numbers[1])
+    };
+    let (soft, hard) = own("self");
+    let less = soft.min(512);
+    let status = |n: u64| {
+        let limit = format!("--nofile={n}:{hard}");
+        Command::new("prlimit").args(["--pid", &std::process::id().to_string(), &limit]).status().unwrap()
+    };
+    assert!(status(less).success());
+    let d = Daemon::start();
+    assert!(status(soft).success());
+    assert_eq!(d.ok(&["run", "--rm", IMAGE, "sh", "-c", "ulimit -n; ulimit -Hn"]), format!("{less}\n{hard}"));
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-pub(crate) use silo_sys::links::{add_address, all, find, is_gone, set_master, set_up, wait_until_it_carries};
+pub(crate) use silo_sys::links::{
+    add_address, all, find, is_gone, set_master, set_up, wait_until_it_carries,
+};
 use silo_sys::links::{dump, header, octets};
 use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, Socket};
 
@@ -38,7 +40,6 @@ const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
-
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;

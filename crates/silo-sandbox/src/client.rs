@@ -105,7 +105,7 @@ impl Sandbox {
     /// Starts a shim for the bundle in `dir` (`config.json`, `rootfs.json` are there by the time of
     /// [`Sandbox::start`]). It ends by itself if this connection is dropped before the start.
     pub async fn spawn(executable: &Path, dir: &Path, config: &ShimConfig) -> Result<(Self, Events)> {
-        let mut config = config.clone();
+        let mut config = ShimConfig { open_files: silo_sys::process::open_files_before(), ..config.clone() };
         let dir = dir.to_owned();
         let executable = executable.to_owned();
         let ours = tokio::task::spawn_blocking(move || -> io::Result<std::os::unix::net::UnixStream> {

@@ -64,6 +64,8 @@ pub struct ShimConfig {
     /// Directory of a bundle whose files alone are wanted: its machine boots, runs nothing and goes with the daemon's
     /// connection. The shim's own directory is another one then.
     pub files_of: Option<PathBuf>,
+    /// Soft limit of open files that a container has which asks for none; 0: the shim's own.
+    pub open_files: u64,
     /// It is a spare: made ready before anybody asks for it, to become one container's shim. The directory is the pool's.
     pub spare: Option<SpareConfig>,
 }

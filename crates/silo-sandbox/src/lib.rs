@@ -28,7 +28,7 @@ pub use silo_runtime::cgroup::Accounting;
 /// Disks of this host.
 pub use silo_sys::block;
 /// For programs that live long and rest between bursts of work.
-pub use silo_sys::process::give_memory_back;
+pub use silo_sys::process::{give_memory_back, raise_open_files};
 pub use silo_sys::{beneath, mount_words};
 pub use stopped::with_stopped_root;
 pub use tools::ToolStream;

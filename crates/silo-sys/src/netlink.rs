@@ -155,6 +155,10 @@ impl Socket {
     /// Sends the messages in one system call and waits for all answers. The kernel works through all of them, also after
     /// a failure. The results stand in the order of the messages.
     pub fn apply(&mut self, messages: &mut [Message]) -> io::Result<Vec<io::Result<()>>> {
+        // The kernel takes no empty packet (ENODATA).
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
         let first = self.sequence.wrapping_add(1);
         let mut packet = Vec::new();
         for message in messages.iter_mut() {

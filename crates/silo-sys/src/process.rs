@@ -367,6 +367,31 @@ pub fn take_terminal(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// The soft limit of open files that this process was started with, once it was raised.
+static OPEN_FILES: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+
+/// Raises the soft limit of open files of this process to its hard one (`RLIMIT_NOFILE`, getrlimit(2)).
+pub fn raise_open_files() {
+    let is = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if let Some(soft) = is.current
+        && set_open_files(is.maximum).is_ok()
+    {
+        let _ = OPEN_FILES.set(soft);
+    }
+}
+
+/// What it was before [`raise_open_files`], for processes that have not asked for more; 0: it was not raised.
+pub fn open_files_before() -> u64 {
+    OPEN_FILES.get().copied().unwrap_or(0)
+}
+
+/// Sets the soft limit of open files of this process, at most to its hard one; `None`: no limit.
+pub fn set_open_files(soft: Option<u64>) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: soft, maximum })?)
+}
+
 /// Returns freed memory to the kernel that the C library's allocator keeps for later (malloc_trim(3)).
 pub fn give_memory_back() {
     // SAFETY: a number only; the allocator takes its own locks.

@@ -217,6 +217,8 @@ pub(crate) fn main(arguments: DaemonArguments) -> Result<(), String> {
     let level = settings.log_level.as_deref().unwrap_or("info");
     let level: tracing::Level = level.parse().map_err(|_| format!("--log-level {level:?} is no level"))?;
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    // A few for each container and each connection: more than the thousand that a shell gives.
+    silo_sandbox::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

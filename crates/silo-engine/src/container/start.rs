@@ -186,6 +186,7 @@ impl Engine {
             volumes: self.inner.volumes.root().to_owned(),
             top: self.top_disk(record),
             files_of: None,
+            open_files: 0,
             spare: None,
         }
     }

@@ -218,7 +218,10 @@ fn may_join(record: &ContainerRecord, network: &NetworkRecord) -> Result<()> {
 }
 
 /// What a machine is told of a container's adapters.
-pub(super) fn for_machine(record: &ContainerRecord, adapters: &[AdapterRecord]) -> Result<Vec<MachineNetwork>> {
+pub(super) fn for_machine(
+    record: &ContainerRecord,
+    adapters: &[AdapterRecord],
+) -> Result<Vec<MachineNetwork>> {
     let leads = |a: &AdapterRecord, ipv6| {
         gateway(record, adapters, ipv6).is_some_and(|g| g.endpoint_id == a.endpoint_id)
     };

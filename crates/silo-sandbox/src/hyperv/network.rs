@@ -99,7 +99,8 @@ impl Namespace {
         // The bridge must not take the machine's frames for its own port's.
         let mut other = mac(adapter)?;
         other[0] ^= OTHER;
-        messages.extend([links::set_mac(adapter.index, other), links::set_master(adapter.index, bridge.index)]);
+        messages
+            .extend([links::set_mac(adapter.index, other), links::set_master(adapter.index, bridge.index)]);
         messages.extend(ports.map(|tap| links::set_master(tap, bridge.index)));
         messages.push(links::set_up(bridge.index));
         apply(&mut self.socket, &mut messages)?;
@@ -111,7 +112,8 @@ impl Namespace {
     fn lead(&mut self) -> io::Result<()> {
         let Some(tap) = &self.tap else { return Ok(()) };
         let bridge = self.bridge.as_ref().map_or(0, |b| b.index);
-        let further: Vec<&Link> = self.adapters.iter().filter(|a| a.master != bridge || bridge == 0).collect();
+        let further: Vec<&Link> =
+            self.adapters.iter().filter(|a| a.master != bridge || bridge == 0).collect();
         // Those of adapters that have gone go; the tap may be another than before, and a further adapter the first by now.
         for index in self.adapters.iter().map(|a| a.index).chain([tap.index]) {
             let removed = self.socket.change(traffic::remove_queue(index, traffic::INGRESS));

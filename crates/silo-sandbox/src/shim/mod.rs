@@ -93,6 +93,10 @@ struct Shim {
 pub fn main(dir: &Path) -> io::Result<()> {
     let _ = rustix::process::setsid();
     let config: ShimConfig = serde_json::from_slice(&std::fs::read(dir.join(files::SHIM))?)?;
+    if config.open_files > 0 {
+        // The daemon's is for what it holds of all containers.
+        silo_sys::process::set_open_files(Some(config.open_files))?;
+    }
     let signals =
         process::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE])?;
     // SAFETY: standard input is the daemon's socket, standard output the memory of a template or nothing, and nothing else
