@@ -121,6 +121,12 @@ fn place(socket: &mut Socket, device: &Link, wanted: &[MachineNetwork]) -> io::R
         }
         apply(socket, &mut messages)?;
     }
+    if wanted.iter().any(|n| n.shared) {
+        // All of them hear what is asked of all: each answers for its own addresses alone.
+        for network in wanted.iter().filter(|n| !n.shared) {
+            answer_for_own(&network.name)?;
+        }
+    }
     let most = wanted.iter().find(|n| !n.shared).map_or(device.mtu, |n| n.mtu);
     for network in wanted.iter().filter(|n| n.shared) {
         let index = match links::find(socket, &network.name)? {
@@ -139,6 +145,7 @@ fn place(socket: &mut Socket, device: &Link, wanted: &[MachineNetwork]) -> io::R
             }
         };
         use_ipv6(&network.name, network.addresses.iter().any(|(a, _)| a.is_ipv6()))?;
+        answer_for_own(&network.name)?;
         // Up before its addresses: those of IPv6 are usable at once then.
         let mut messages = vec![links::set_up(index)];
         furnish(&mut messages, index, network);
@@ -170,6 +177,11 @@ fn device(socket: &mut Socket) -> io::Result<Link> {
 /// Whether an interface has IPv6: without an address of the engine's it has none, not even one that it makes itself.
 fn use_ipv6(name: &str, yes: bool) -> io::Result<()> {
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), if yes { "0" } else { "1" })
+}
+
+/// Has an interface answer ARP for its own addresses, not for another's of the machine.
+fn answer_for_own(name: &str) -> io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/arp_ignore"), "1")
 }
 
 /// The machine's network devices, as virtio names them.
