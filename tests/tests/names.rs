@@ -155,7 +155,19 @@ fn windows_programs_find_names_by_their_own_calls() {
     assert!(out(&["ping", "-n", "1", "svc"]).contains(&ip));
     let own = address(&d, "client", "front");
     let all = out(&["ipconfig", "/all"]);
-    for wanted in [&own, "asker", "corp.example"] {
+    let servers = format!("dns servers . . . . . . . . . . . : {server}\n");
+    for wanted in [&own, "asker", "corp.example", &servers] {
         assert!(all.to_lowercase().contains(wanted), "{wanted} in {all}");
     }
+    let looked = out(&["nslookup", "svc"]);
+    assert!(looked.contains(&format!("Address:  {server}\n")), "{looked}");
+    assert!(looked.contains(&format!("Name:    svc\nAddress:  {ip}")), "{looked}");
+    assert!(out(&["nslookup", &ip]).contains("Name:    web.front\n"));
+    let unknown = d.docker(&["exec", "client", "nslookup", "nobody-is-called-so.front"]);
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert!(unknown.err.contains("can't find nobody-is-called-so.front: "), "{unknown:?}");
+    let hosts = out(&["cmd", "/c", "type", r"C:\Windows\System32\drivers\etc\hosts"]);
+    assert!(hosts.contains("10.5.5.5\textra") && hosts.contains(&format!("{own}\tasker")), "{hosts}");
+    // It is the engine's, and nothing of it is the container's own.
+    assert!(!d.ok(&["diff", "client"]).to_lowercase().contains("hosts"));
 }

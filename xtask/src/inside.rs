@@ -20,6 +20,8 @@ const PROGRAMS: &[(&str, &str, &str, &str)] = &[
     ("windows/limits", "liblimits.so", "silo-limits.so", LINUX),
     ("windows/boot", "silo-boot.exe", "silo-boot.exe", WINDOWS),
     ("windows/cexecsvc", "CExecSvc.exe", "CExecSvc.exe", WINDOWS),
+    ("windows/tools", "ipconfig.exe", "ipconfig.exe", WINDOWS),
+    ("windows/tools", "nslookup.exe", "nslookup.exe", WINDOWS),
     ("windows/tools", "sc.exe", "sc.exe", WINDOWS),
     ("windows/tools", "setx.exe", "setx.exe", WINDOWS),
     ("windows/tools", "systeminfo.exe", "systeminfo.exe", WINDOWS),

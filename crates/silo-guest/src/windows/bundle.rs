@@ -20,7 +20,7 @@ use crate::linux;
 use super::command_line::command_line;
 use super::machine_sid::{self, MachineSid};
 use super::oci::{io, mapping, mount, own_directory};
-use super::paths::{WindowsPath, drive_root};
+use super::paths::{HOSTS, WindowsPath, drive_root};
 use super::registry::projection;
 use super::users::Account;
 use super::{env, limits, user_mounts};
@@ -114,6 +114,7 @@ fn bundle_of(
     let sys = limits::write(request.limits, &guest_directory(request.dir)?)?;
     let mut mounts = system_mounts(request, &sys);
     mounts.push(overlay("/c", &layers, &files, request.id_range));
+    mounts.extend(hosts_file(request.dir, &layers));
     let account = Account::parse(&request.process.user)?;
     let projected = projection::of(request.cache, request.chain, request.layers, account)?;
     mounts.push(overlay("/prefix", &projected, &registry, request.id_range));
@@ -249,6 +250,14 @@ fn overlay(at: &str, layers: &[PathBuf], writable: &Writable, id_range: u32) -> 
     // Layers belong to the host's root; in here they belong to the container's.
     mount.set_uid_mappings(Some(mapping(0, id_range, IDS))).set_gid_mappings(Some(mapping(0, id_range, IDS)));
     mount
+}
+
+/// The container's `hosts` where Windows programs look for it. Of a base that has no such file there would be one in the
+/// container's own layer.
+fn hosts_file(dir: &Path, layers: &[PathBuf]) -> Option<Mount> {
+    let source = dir.join("hosts");
+    let there = source.is_file() && layers.iter().any(|layer| layer.join(HOSTS).is_file());
+    there.then(|| mount(&format!("/c/{HOSTS}"), "bind", &source, &["bind", "ro"]))
 }
 
 fn system_mounts(request: &BundleRequest<'_>, sys: &Path) -> Vec<Mount> {

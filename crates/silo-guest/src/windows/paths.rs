@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::contract::GuestError;
 
+/// Below `C:`, the file that Windows programs look into for hosts' names: empty in the base, the engine's in a container.
+pub(crate) const HOSTS: &str = "Windows/System32/drivers/etc/hosts";
+
 /// A drive of a container and a path on it, without `.` and `..`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WindowsPath {

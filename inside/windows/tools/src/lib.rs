@@ -6,6 +6,8 @@
 
 use std::ffi::c_void;
 
+pub mod network;
+
 pub type Handle = *mut c_void;
 
 #[repr(C)]

@@ -14,6 +14,7 @@ use super::registry::Registry;
 use super::tools::ToolError;
 use super::unpack::{Image, Unpacked, unpack};
 use super::{identity, own_files, prune, setup, sources, stack, user_name, wine};
+use crate::windows::paths::HOSTS;
 use crate::windows::registry::hives::{Hives, PLACES, Place, of_user};
 use crate::windows::registry::{RegistryError, text};
 
@@ -23,6 +24,8 @@ const INSIDE: &[(&str, &str)] = &[
     ("silo-limits.so", "Host/usr/lib/silo/limits.so"),
     ("silo-boot.exe", "Files/Windows/System32/wineboot.exe"),
     ("CExecSvc.exe", "Files/Windows/System32/CExecSvc.exe"),
+    ("ipconfig.exe", "Files/Windows/System32/ipconfig.exe"),
+    ("nslookup.exe", "Files/Windows/System32/nslookup.exe"),
     ("sc.exe", "Files/Windows/System32/sc.exe"),
     ("setx.exe", "Files/Windows/System32/setx.exe"),
     ("systeminfo.exe", "Files/Windows/System32/systeminfo.exe"),
@@ -169,6 +172,8 @@ pub fn build(options: &BaseOptions, progress: &mut dyn FnMut(&str)) -> Result<Bu
         let directory = c.join(directory);
         fs::create_dir_all(&directory).map_err(at("creating", &directory))?;
     }
+    let hosts = c.join(HOSTS);
+    fs::write(&hosts, "").map_err(at("writing", &hosts))?;
     for name in &images {
         place_for_setup(&unpacked, &unpacked.images[name], name, &host, ["x86_64-windows", "System32"])?;
     }
