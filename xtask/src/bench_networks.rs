@@ -163,29 +163,33 @@ struct Server {
 impl Server {
     fn start(mut command: Command) -> Outcome<Self> {
         let name = format!("{command:?}");
-        let child = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{name}: {e}"))?;
+        // One stream: what goes wrong is told where the words are missed that are waited for.
+        let (reader, writer) = std::io::pipe().map_err(|e| format!("{name}: {e}"))?;
+        let errors = writer.try_clone().map_err(|e| format!("{name}: {e}"))?;
+        let child = command.stdout(writer).stderr(errors).spawn().map_err(|e| format!("{name}: {e}"))?;
         let (sender, lines) = channel();
-        let mut server = Self { child, lines };
-        let stdout = server.child.stdout.take().ok_or_else(|| format!("{name}: no output"))?;
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
                     return;
                 }
             }
         });
-        Ok(server)
+        Ok(Self { child, lines })
     }
 
     /// Waits until the next test can begin.
     fn await_listening(&self) -> Outcome {
         let end = Instant::now() + PATIENCE;
+        let mut told = String::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).map_err(|e| format!("iperf3 does not listen: {e}"))?;
+            let line =
+                self.lines.recv_timeout(left).map_err(|e| format!("iperf3 does not listen: {e}\n{told}"))?;
             if line.contains(LISTENS) {
                 return Ok(());
             }
+            told += &(line + "\n");
         }
     }
 
