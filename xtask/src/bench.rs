@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use crate::bench_builds;
 use crate::bench_images::{self, Figures};
-use crate::demo::Daemon;
+use crate::bench_measure::median;
+use crate::bench_networks::{self, Bound, Samples};
+use crate::demo::{self, Daemon};
 use crate::registry::Registry;
 use crate::{Outcome, build, inside, packages, run};
 
@@ -89,10 +91,13 @@ impl Dockerd {
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
+        demo::clear(&self.host());
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
         let _ = Command::new("ip").args(["link", "delete", "docker0"]).stderr(Stdio::null()).status();
-        for table in firewall_tables().iter().filter(|t| !self.tables.contains(t)) {
+        // Of a Silo that has come meanwhile none are dockerd's.
+        let own = |t: &&String| !self.tables.contains(t) && !t.contains(" silo_");
+        for table in firewall_tables().iter().filter(own) {
             let _ = Command::new("nft").arg("delete").args(table.split(' ')).stderr(Stdio::null()).status();
         }
         let _ = std::fs::remove_dir_all(&self.dir);
@@ -140,8 +145,7 @@ fn median_ms_after(mut before: impl FnMut() -> Outcome, mut once: impl FnMut() -
         once()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[RUNS / 2])
+    Ok(median(times))
 }
 
 /// Proportional memory, in MiB, of a process and everything below it.
@@ -368,7 +372,7 @@ fn images(silo: &Path, scratch: &Path) -> Outcome<Images> {
     drop(maker);
     let measured = |host: &str| -> Outcome<(Figures, Vec<f64>)> {
         let registry = bench_images::measure(host, &registry, scratch)?;
-        crate::demo::busybox_at(host, "bench-base:1")?;
+        demo::busybox_at(host, "bench-base:1")?;
         Ok((registry, bench_builds::measure(host, &given)?))
     };
     let (ours, our_builds) = measured(&Daemon::start(silo, "silobench")?.host())?;
@@ -396,6 +400,44 @@ fn image_lines(images: &Images) {
     }
 }
 
+/// Figures of networks and volumes: both engines', and Silo's alone with their peers.
+struct Networks {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+    alone: Vec<(f64, Option<f64>)>,
+}
+
+fn networks(silo: &Path, scratch: &Path) -> Outcome<Networks> {
+    let given = bench_networks::prepare(scratch)?;
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    for _ in 0..bench_networks::ROUNDS {
+        // Each goes before the next one starts.
+        ours.measure(&Daemon::start(silo, "silobench")?.host(), &given)?;
+        theirs.measure(&Dockerd::start()?.host(), &given)?;
+    }
+    let daemon = Daemon::start(silo, "silobench")?;
+    daemon.silo(&["vm", "kernel"])?;
+    let alone = bench_networks::alone(&daemon.host(), &given)?;
+    Ok(Networks { ours: ours.figures(), theirs: theirs.figures(), alone })
+}
+
+fn network_lines(networks: &Networks) {
+    let peers = networks.theirs.iter().map(|b| Some(*b));
+    let both = bench_networks::ROWS.iter().zip(networks.ours.iter().copied().zip(peers));
+    let alone = bench_networks::ALONE_ROWS.iter().zip(networks.alone.iter().copied());
+    for ((title, bound), (a, b)) in both.chain(alone) {
+        let share = b.map_or(f64::NAN, |b| a / b);
+        let (text, reached) = match bound {
+            Bound::Share(bound) => (format!("≥ {bound:.2} ×"), share >= *bound),
+            Bound::AtMost(bound) => (format!("≤ {bound}"), a <= *bound),
+            Bound::AtLeast(bound) => (format!("≥ {bound}"), a >= *bound),
+        };
+        line(title, a, b, share, text, reached);
+    }
+}
+
+const HEAD: &str = "\n| figure | Silo | dockerd | ratio | promised | |\n|---|---|---|---|---|---|";
+
 /// Measures and prints the table; `only`: a part of it.
 pub(crate) fn run_bench(root: &Path, only: Option<&str>) -> Outcome {
     let scratch = std::env::temp_dir().join(format!("silo-bench-{}", std::process::id()));
@@ -406,11 +448,24 @@ pub(crate) fn run_bench(root: &Path, only: Option<&str>) -> Outcome {
             packages::ensure(packages::BENCH)?;
             let figures = images(&crate::built(root)?, &scratch);
             let _ = std::fs::remove_dir_all(&scratch);
-            println!("\n| figure | Silo | dockerd | ratio | promised | |\n|---|---|---|---|---|---|");
+            println!("{HEAD}");
             image_lines(&figures?);
             return Ok(());
         }
-        Some(other) => return Err(format!("bench {other:?}: there is images")),
+        Some("networks") => {
+            for list in [packages::BUILD, packages::RUN, packages::MACHINES, packages::BENCH] {
+                packages::ensure(list)?;
+            }
+            let silo = crate::built(root)?;
+            inside(root)?;
+            let figures = networks(&silo, &scratch);
+            let _ = std::fs::remove_dir_all(&scratch);
+            let figures = figures?;
+            println!("{HEAD}");
+            network_lines(&figures);
+            return Ok(());
+        }
+        Some(other) => return Err(format!("bench {other:?}: there are images, networks")),
     }
     let script = root.join("../shared/bench/peer_bench.sh");
     if !script.exists() {
@@ -425,7 +480,7 @@ pub(crate) fn run_bench(root: &Path, only: Option<&str>) -> Outcome {
     let (ours, windows, machines, pooled) = {
         let mut daemon = Daemon::start(&silo, "silobench")?;
         let ours = peer_bench(&script, &daemon.host(), &scratch)?;
-        crate::demo::busybox(&daemon)?;
+        demo::busybox(&daemon)?;
         (ours, windows(&daemon, &silo)?, machines(&daemon, &silo)?, pooled(&mut daemon)?)
     };
     let theirs = {
@@ -433,9 +488,10 @@ pub(crate) fn run_bench(root: &Path, only: Option<&str>) -> Outcome {
         peer_bench(&script, &dockerd.host(), &scratch)?
     };
     let images = images(&silo, &scratch)?;
+    let networks = networks(&silo, &scratch)?;
     let _ = std::fs::remove_dir_all(&scratch);
     let figure = |of: &Value, pointer: &str| of.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
-    println!("\n| figure | Silo | dockerd | ratio | promised | |\n|---|---|---|---|---|---|");
+    println!("{HEAD}");
     for (title, pointer, bound, more) in RATIOS {
         let (a, b) = (figure(&ours, pointer), figure(&theirs, pointer));
         let share = a / b;
@@ -444,6 +500,7 @@ pub(crate) fn run_bench(root: &Path, only: Option<&str>) -> Outcome {
         line(title, a, Some(b), share, format!("{sign} {bound:.2} ×"), reached);
     }
     image_lines(&images);
+    network_lines(&networks);
     let linux = figure(&theirs, "/run_rm_true_cli_ms/median");
     let share = windows.run_ms / linux;
     let title = "Windows: run --rm cmd /c ver, ms (dockerd: Linux true)";

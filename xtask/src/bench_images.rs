@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
+use crate::bench_measure::{median, timed};
 use crate::registry::Registry;
 use crate::{Outcome, run};
 
@@ -39,17 +39,6 @@ fn text(seed: usize) -> Vec<u8> {
 
 fn docker(host: &str, arguments: &[&str]) -> Outcome {
     run(Command::new("docker").env("DOCKER_HOST", host).args(arguments).stdout(Stdio::null()))
-}
-
-fn timed(work: impl FnOnce() -> Outcome) -> Outcome<f64> {
-    let start = Instant::now();
-    work()?;
-    Ok(start.elapsed().as_secs_f64())
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }
 
 fn archive(dir: &Path, number: usize) -> String {

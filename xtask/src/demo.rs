@@ -103,14 +103,7 @@ fn spawn(silo: &Path, dir: &Path, bridge: &str, pool: usize, flags: &[&str]) -> 
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Ok(ids) = self.docker(&["ps", "-aq"]).output() {
-            let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            if !ids.is_empty() {
-                let _ = self.docker(&["rm", "-f"]).args(ids).stdout(Stdio::null()).status();
-            }
-        }
-        let _ = self.docker(&["network", "prune", "-f"]).stdout(Stdio::null()).status();
+        clear(&self.host());
         self.stop();
         let _ = Command::new("ip").args(["link", "delete", &self.bridge]).stderr(Stdio::null()).status();
         let table = format!("silo_{}", self.bridge);
@@ -120,6 +113,26 @@ impl Drop for Daemon {
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// How long an engine may take to remove what it has, in seconds.
+const CLEAR_LIMIT: &str = "120";
+
+/// Removes all containers and networks of an engine, as far as it lets go of them.
+pub(crate) fn clear(host: &str) {
+    let docker = |arguments: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "5", CLEAR_LIMIT, "docker"]).args(arguments).env("DOCKER_HOST", host);
+        command
+    };
+    if let Ok(ids) = docker(&["ps", "-aq"]).output() {
+        let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if !ids.is_empty() {
+            let _ = docker(&["rm", "-f"]).args(ids).stdout(Stdio::null()).status();
+        }
+    }
+    let _ = docker(&["network", "prune", "-f"]).stdout(Stdio::null()).status();
 }
 
 /// Makes `localhost/busybox` from the busybox of this machine.

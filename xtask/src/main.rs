@@ -3,6 +3,9 @@
 mod bench;
 mod bench_builds;
 mod bench_images;
+mod bench_inside;
+mod bench_measure;
+mod bench_networks;
 #[cfg(test)]
 mod circles;
 mod demo;
@@ -24,7 +27,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   demo      install what is missing, build, start a daemon of its own, run Linux and Windows containers
   test      install what is missing, build, run every test
-  bench [images]   measure silo and dockerd side by side (installs dockerd); images: pull, push, load and build only
+  bench [images|networks]   measure silo and dockerd side by side (installs dockerd); images: pull, push, load and build
+            only; networks: networks and volumes only
   docker-py  run docker-py's integration tests, if they lie beside the repository
   isolation  measure guest x isolation and write the table of docs/isolation.md
   soak kills [ROUNDS [SEED]]   kill the daemon at random moments (50)
@@ -47,6 +51,8 @@ fn main() -> ExitCode {
         Some("demo") => demo::run_demo(&root),
         Some("test") => test::run_all(&root),
         Some("bench") => bench::run_bench(&root, std::env::args().nth(2).as_deref()),
+        // What the bench asks of itself inside containers.
+        Some("bench-inside") => bench_inside::run_inside(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("docker-py") => built(&root).and_then(|silo| suites::docker_py(&root, &silo)),
         Some("isolation") => isolation::run_isolation(&root),
         Some("soak") => test::run_soak(&root, std::env::args().skip(2).collect()),

@@ -41,7 +41,7 @@ pub(crate) const MACHINES: &[&str] = &["qemu-system-x86", "erofs-utils", "e2fspr
 pub(crate) const TEST: &[&str] = &["docker.io", "docker-compose", "xz-utils", "bzip2"];
 
 /// What the bench compares with.
-pub(crate) const BENCH: &[&str] = &["docker.io", "python3"];
+pub(crate) const BENCH: &[&str] = &["docker.io", "python3", "iperf3"];
 
 fn installed(package: &str) -> bool {
     let output =
