@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use silo_tests::{Daemon, Random};
 
@@ -30,37 +31,48 @@ fn words(text: &str) -> BTreeSet<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// What there is on the host against what the running containers say.
-fn agree(d: &Daemon, round: u64) {
-    let running = d.ok(&["ps", "-q"]);
+fn same(what: &str, is: &BTreeSet<String>, told: &BTreeSet<String>) -> Result<(), String> {
+    if is == told { Ok(()) } else { Err(format!("{what}: there is {is:?}, told is {told:?}")) }
+}
+
+/// What there is on the host against what these containers, which run, say.
+fn compare(d: &Daemon, running: &str) -> Result<(), String> {
     let inspect = |template: &str| {
         let mut arguments = vec!["inspect", "-f", template];
         arguments.extend(running.split_whitespace());
         words(&d.ok(&arguments))
     };
+    let part = |family: &str, form: &str, name: &str, number: usize| -> BTreeSet<String> {
+        elements(d, family, form, name).into_iter().map(|e| e[number].clone()).collect()
+    };
     let told = inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}");
-    let guarded: BTreeSet<_> =
-        elements(d, "bridge", "set", "ipv4").into_iter().map(|e| e[1].clone()).collect();
-    assert_eq!(guarded, told, "round {round}: addresses that may be sent from");
+    same("addresses that may be sent from", &part("bridge", "set", "ipv4", 1), &told)?;
     let ports = inspect("{{range $p, $b := .NetworkSettings.Ports}}{{range $b}}{{.HostPort}} {{end}}{{end}}");
-    let forwarded: BTreeSet<_> =
-        elements(d, "inet", "map", "any4").into_iter().map(|e| e[1].clone()).collect();
-    assert_eq!(forwarded, ports, "round {round}: published ports");
+    same("published ports", &part("inet", "map", "any4", 1), &ports)?;
     let networks = d.ok(&["network", "ls", "-q", "--no-trunc", "--filter", "type=custom"]);
     let mut bridges: BTreeSet<_> = networks.lines().map(|id| format!("br-{}", &id[..12])).collect();
     bridges.insert(d.bridge().to_owned());
-    let known: BTreeSet<_> =
-        elements(d, "inet", "set", "bridges").into_iter().map(|e| e[0].clone()).collect();
-    assert_eq!(known, bridges, "round {round}: bridges");
+    same("bridges", &part("inet", "set", "bridges", 0), &bridges)?;
     let mut adapters = BTreeSet::new();
     for bridge in &bridges {
         let list = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif")).unwrap();
         adapters.extend(list.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
     }
-    let named: BTreeSet<_> =
-        elements(d, "bridge", "set", "adapters").into_iter().map(|e| e[0].clone()).collect();
-    assert_eq!(named, adapters, "round {round}: adapters");
-    assert_eq!(adapters.len(), told.len(), "round {round}: adapters and addresses");
+    same("adapters", &part("bridge", "set", "adapters", 0), &adapters)?;
+    if adapters.len() == told.len() { Ok(()) } else { Err(format!("{adapters:?} have {told:?}")) }
+}
+
+/// How long one that has just ended may take to leave its networks after it is shown as that; nobody tells when it has.
+const LEAVES: Duration = Duration::from_secs(5);
+
+/// What there is on the host against what the running containers say.
+fn agree(d: &Daemon, round: u64) {
+    let running = d.ok(&["ps", "-q"]);
+    let until = Instant::now() + LEAVES;
+    while let Err(why) = compare(d, &running) {
+        assert!(Instant::now() < until, "round {round}: {why}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     for container in running.split_whitespace() {
         let inside = d.ok(&["exec", container, "ip", "-4", "-o", "addr", "show"]);
         let inside: BTreeSet<_> = inside
@@ -68,6 +80,9 @@ fn agree(d: &Daemon, round: u64) {
             .filter(|l| !l.contains(": lo "))
             .filter_map(|l| l.split_whitespace().nth(3)?.split('/').next().map(str::to_owned))
             .collect();
+        let routes = d.ok(&["exec", container, "ip", "route"]);
+        let ways_out = routes.lines().filter(|l| l.starts_with("default via")).count();
+        assert_eq!(ways_out, usize::from(!inside.is_empty()), "round {round}: {container}: {routes}");
         let own = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
         assert_eq!(inside, words(&d.ok(&["inspect", "-f", own, container])), "round {round}: {container}");
     }
@@ -102,7 +117,7 @@ fn networks_are_those_of_the_running_containers_after_a_kill() {
             .spawn()
             .unwrap();
         // The moment is the point.
-        std::thread::sleep(std::time::Duration::from_millis(random.below(2_500)));
+        std::thread::sleep(Duration::from_millis(random.below(2_500)));
         d.stop(true);
         client.wait().unwrap();
         d.again();

@@ -61,6 +61,9 @@ pub struct ContainerRecord {
     /// Adapters while running, in the order of their making. Records of before have one `adapter`, or none.
     #[serde(default, alias = "adapter", deserialize_with = "adapters")]
     pub adapters: Vec<AdapterRecord>,
+    /// A change of its networks while it runs has begun: after a crash what there is may be neither the old nor the new.
+    #[serde(default)]
+    pub networks_changing: bool,
     /// Published ports while running.
     pub published: Vec<silo_network::PublishedPort>,
     /// Health, when there is a check.

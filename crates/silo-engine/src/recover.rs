@@ -58,6 +58,9 @@ impl Engine {
             Ok(())
         })
         .await?;
+        for entry in engine.entries() {
+            engine.finish_changing_networks(&entry).await;
+        }
         for entry in restart {
             engine.restart_now(&entry);
         }

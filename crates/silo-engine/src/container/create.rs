@@ -105,6 +105,7 @@ impl Engine {
             stopped_by_user: false,
             removes_volumes: false,
             adapters: Vec::new(),
+            networks_changing: false,
             published: Vec::new(),
             health: None,
             spec,

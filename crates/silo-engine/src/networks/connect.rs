@@ -54,15 +54,22 @@ impl Engine {
         let mut record = entry.record();
         let (engine, before) = (self.clone(), record.clone());
         let supervisor = join::supervisor(entry).await?;
-        let (record, namespace) = blocking(move || {
+        self.note(entry, |r| r.networks_changing = true);
+        let made = blocking(move || {
             let namespace = join::namespace_of(supervisor)?;
             let Attached { namespace, adapter } = engine.attach_to(&record, &endpoint, Some(namespace))?;
             record.spec.networks.retain(|e| e.network != endpoint.network);
             record.spec.networks.push(endpoint);
             record.adapters.push(adapter);
             Ok((record, Arc::new(namespace)))
-        })
-        .await?;
+        });
+        let (record, namespace) = match made.await {
+            Ok(made) => made,
+            Err(e) => {
+                self.note(entry, |r| r.networks_changing = false);
+                return Err(e);
+            }
+        };
         if let Err(e) = self.settle_networks(entry, &record, &namespace).await {
             if let Err(e) = self.settle_networks(entry, &before, &namespace).await {
                 tracing::warn!("container {}: its networks as they were: {e}", before.id);
@@ -73,9 +80,10 @@ impl Engine {
                 Ok(())
             });
             left.await?;
+            self.note(entry, |r| r.networks_changing = false);
             return Err(e);
         }
-        self.keep_networks(entry, record.spec.networks, record.adapters).await
+        self.keep_networks(entry, &before, record.spec.networks, record.adapters).await
     }
 
     /// What follows from the adapters of a container that runs: its default routes, its names and those it may ask for.
@@ -107,24 +115,42 @@ impl Engine {
         }
     }
 
+    /// After a restart of the daemon, once what nobody has is swept: a change that it has cut short is finished.
+    pub(crate) async fn finish_changing_networks(&self, entry: &Arc<Entry>) {
+        let record = entry.record();
+        if !record.networks_changing || !record.state.status.is_running() {
+            return;
+        }
+        let finished = async {
+            let supervisor = join::supervisor(entry).await?;
+            let namespace = Arc::new(blocking(move || join::namespace_of(supervisor)).await?);
+            self.settle_networks(entry, &record, &namespace).await
+        };
+        if let Err(e) = finished.await {
+            tracing::warn!("container {}: its networks after a change that was cut short: {e}", entry.id);
+        }
+        self.note(entry, |r| r.networks_changing = false);
+    }
+
     /// Notes the networks that a running container has now, and moves its ports if another adapter has the default route.
     async fn keep_networks(
         &self,
         entry: &Arc<Entry>,
+        old: &ContainerRecord,
         networks: Vec<NetworkEndpoint>,
         adapters: Vec<AdapterRecord>,
     ) -> Result<()> {
-        let old = entry.record();
         self.note(entry, |r| {
             r.spec.networks = networks;
             r.adapters = adapters;
+            r.networks_changing = false;
         });
         let new = entry.record();
         let published_on = |r: &ContainerRecord| {
             let adapter = gateway(r, &r.adapters, false).or_else(|| gateway(r, &r.adapters, true));
             adapter.map(|a| a.endpoint_id.clone())
         };
-        if published_on(&old) == published_on(&new) || crate::ports::requests(&new.spec).is_empty() {
+        if published_on(old) == published_on(&new) || crate::ports::requests(&new.spec).is_empty() {
             return Ok(());
         }
         self.unpublish(&entry.id).await;
@@ -178,10 +204,17 @@ impl Engine {
                 entry.id, network.name
             )));
         };
+        let before = record.clone();
         record.spec.networks.retain(|e| e.network != network.name);
         record.adapters.retain(|a| a.endpoint_id != adapter.endpoint_id);
         let supervisor = join::supervisor(entry).await?;
         let namespace = Arc::new(blocking(move || join::namespace_of(supervisor)).await?);
+        // First: an adapter that nobody has is swept, one that is gone would be somebody's for ever.
+        self.note(entry, |r| {
+            r.spec.networks.clone_from(&record.spec.networks);
+            r.adapters.clone_from(&record.adapters);
+            r.networks_changing = true;
+        });
         let settle = self.settle_networks(entry, &record, &namespace);
         let (engine, id, here) = (self.clone(), record.id.clone(), namespace.clone());
         let leave = blocking(move || {
@@ -196,7 +229,7 @@ impl Engine {
         if let Err(e) = settled {
             tracing::warn!("container {}: after it left a network: {e}", record.id);
         }
-        self.keep_networks(entry, record.spec.networks, record.adapters).await
+        self.keep_networks(entry, &before, record.spec.networks, record.adapters).await
     }
 }
 
