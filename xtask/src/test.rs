@@ -9,11 +9,31 @@ pub(crate) fn run_cargo(root: &Path, arguments: &[&str]) -> Outcome {
     crate::run(Command::new("cargo").current_dir(root).args(arguments))
 }
 
-/// The executable with the checks of a development build; the tests' own build shares all that it is made of.
+/// The executable with the checks of a development build, and all tests. Every command here selects the whole workspace: cargo
+/// chooses the features of what is shared by what is selected, and would build everything anew for another selection.
 fn build_for_tests(root: &Path) -> Outcome<PathBuf> {
-    println!("building silo");
-    run_cargo(root, &["build", "--quiet", "-p", "silo", "--target-dir", "target"])?;
+    println!("building silo and its tests");
+    let build = ["build", "--quiet", "--workspace", "--bins", "--tests", "--target-dir", "target"];
+    run_cargo(root, &build)?;
     Ok(root.join("target/debug/silo"))
+}
+
+/// Files of tests (`tests/*.rs`) of a directory, as cargo names them.
+fn files_of_tests(directory: &Path) -> Outcome<Vec<String>> {
+    let list = std::fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    let paths = list.flatten().map(|entry| entry.path()).filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let mut names: Vec<String> =
+        paths.filter_map(|p| Some(p.file_stem()?.to_string_lossy().into_owned())).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The command that runs these files of tests, all of them whatever fails.
+fn test_command<'n>(root: &Path, files: impl IntoIterator<Item = &'n str>) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root).args(["test", "--workspace", "--no-fail-fast", "--target-dir", "target"]);
+    command.args(files.into_iter().flat_map(|file| ["--test", file]));
+    command
 }
 
 /// Installs what is missing and runs every test.
@@ -24,18 +44,29 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
     packages::ensure(packages::TEST)?;
     let silo = build_for_tests(root)?;
     inside(root)?;
+    let mut of_crates = Vec::new();
+    for entry in std::fs::read_dir(root.join("crates")).map_err(|e| format!("crates: {e}"))?.flatten() {
+        let directory = entry.path().join("tests");
+        if directory.is_dir() {
+            of_crates.extend(files_of_tests(&directory)?);
+        }
+    }
+    let all = files_of_tests(&root.join("tests/tests"))?;
+    // Cargo knows no file of one package alone when it runs all.
+    if let Some(twice) = of_crates.iter().find(|name| all.contains(name)) {
+        return Err(format!("{twice}.rs is a file of tests of a crate and of the end-to-end tests: rename one"));
+    }
     // One at a time: a test that starts a program holds, for a moment, the sockets that another has just let go.
-    run_cargo(root, &["test", "--workspace", "--exclude", "silo-tests", "--", "--test-threads=1"])?;
+    let mut units = test_command(root, of_crates.iter().map(String::as_str));
+    crate::run(units.args(["--lib", "--bins", "--", "--test-threads=1"]))?;
+    run_cargo(root, &["test", "--quiet", "--workspace", "--target-dir", "target", "--doc"])?;
     println!("end-to-end tests under hyperv");
-    let mut machines = Command::new("cargo");
-    machines.current_dir(root).env("SILO_BIN", &silo).env("SILO_TEST_ISOLATION", "hyperv");
-    machines.args(["test", "-p", "silo-tests", "--no-fail-fast"]);
-    machines.args(UNDER_BOTH.iter().flat_map(|file| ["--test", file]));
+    let mut machines = test_command(root, UNDER_BOTH.iter().copied());
+    machines.env("SILO_BIN", &silo).env("SILO_TEST_ISOLATION", "hyperv");
     crate::run(machines.args(["--", "--test-threads=1"]))?;
     println!("end-to-end tests under process, and those of neither");
-    let mut end_to_end = Command::new("cargo");
-    end_to_end.current_dir(root).env("SILO_BIN", &silo);
-    crate::run(end_to_end.args(["test", "-p", "silo-tests", "--no-fail-fast", "--", "--test-threads=2"]))?;
+    let mut end_to_end = test_command(root, all.iter().map(String::as_str));
+    crate::run(end_to_end.env("SILO_BIN", &silo).args(["--", "--test-threads=2"]))?;
     suites::docker_py(root, &silo)
 }
 
