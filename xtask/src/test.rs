@@ -54,7 +54,9 @@ pub(crate) fn run_all(root: &Path) -> Outcome {
     let all = files_of_tests(&root.join("tests/tests"))?;
     // Cargo knows no file of one package alone when it runs all.
     if let Some(twice) = of_crates.iter().find(|name| all.contains(name)) {
-        return Err(format!("{twice}.rs is a file of tests of a crate and of the end-to-end tests: rename one"));
+        return Err(format!(
+            "{twice}.rs is a file of tests of a crate and of the end-to-end tests: rename one"
+        ));
     }
     // One at a time: a test that starts a program holds, for a moment, the sockets that another has just let go.
     let mut units = test_command(root, of_crates.iter().map(String::as_str));
