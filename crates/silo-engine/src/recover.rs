@@ -58,8 +58,10 @@ impl Engine {
             Ok(())
         })
         .await?;
-        for entry in engine.entries() {
-            engine.finish_changing_networks(&entry).await;
+        for entry in engine.entries().into_iter().filter(|e| e.with(|r| r.networks_changing)) {
+            let engine = engine.clone();
+            // A guest that does not answer holds up nobody.
+            tokio::spawn(async move { engine.finish_changing_networks(&entry).await });
         }
         for entry in restart {
             engine.restart_now(&entry);

@@ -58,6 +58,7 @@ impl Networks {
             })
             .map(|(namespace, ())| namespace),
         };
+        let made = made.and_then(|namespace| wait_on_the_host(&adapter, &place).map(|()| namespace));
         match made {
             Ok(namespace) => Ok(Attached { namespace, adapter }),
             Err(error) => {
@@ -192,7 +193,10 @@ impl Networks {
             }
         }
         furnish(inside, adapter, &place.options)?;
-        self.wait_for_carriers(adapter, place, inside)?;
+        if adapter.driver == Driver::Bridge {
+            let index = index_of(inside, &adapter.interface)?;
+            wait_for_carrier(inside, &adapter.interface, index)?;
+        }
         if !adapter.limits.is_unlimited() {
             match adapter.driver {
                 Driver::Bridge => self.shape(adapter, &mut self.state().socket, adapter.limits)?,
@@ -200,27 +204,6 @@ impl Networks {
             }
         }
         Ok(())
-    }
-
-    /// The first packet of a new adapter is not lost: neither by its own end, nor by the bridge's, nor by the bridge.
-    fn wait_for_carriers(&self, adapter: &AdapterRecord, place: &Place, inside: &mut Socket) -> Result<()> {
-        let wait = |socket: &mut Socket, name: &str, index: u32| {
-            let carries = links::wait_until_it_carries(socket, index);
-            if !carries.map_err(kernel(format!("waiting for the carrier of {name}")))? {
-                tracing::warn!("{name} has no carrier yet");
-            }
-            Ok::<_, NetworkError>(())
-        };
-        if adapter.driver != Driver::Bridge {
-            // Its carrier is its parent's, which may have none.
-            return Ok(());
-        }
-        let index = index_of(inside, &adapter.interface)?;
-        wait(inside, &adapter.interface, index)?;
-        let mut state = self.state();
-        let host = index_of(&mut state.socket, &adapter.host_interface)?;
-        wait(&mut state.socket, &adapter.host_interface, host)?;
-        wait(&mut state.socket, "its bridge", place.index)
     }
 
     /// The default routes of a namespace: exactly those of these adapters.
@@ -295,6 +278,20 @@ impl Networks {
         inside.and(result)
     }
 
+    /// Removes from a container's namespace the adapters on top of a parent of the host's that are none of these: what a crash in the
+    /// middle of a change has left, which no sweep of the host sees. Links over the container's own are its own.
+    pub fn sweep_namespace(&self, namespace: BorrowedFd<'_>, known: &[AdapterRecord]) -> Result<()> {
+        namespace::enter(namespace, |inside| {
+            for link in links::all(inside).map_err(kernel("listing a namespace's links"))? {
+                let upper = ["macvlan", "ipvlan"].contains(&link.kind.as_str()) && link.parent_elsewhere;
+                if upper && !known.iter().any(|a| a.interface == link.name) {
+                    bridge::remove(inside, &link.name)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// After a daemon restart: this adapter is in use.
     pub fn adopt(&self, adapter: &AdapterRecord) {
         let mut state = self.state();
@@ -361,6 +358,26 @@ impl Networks {
         let name = &adapter.interface;
         namespace::enter(namespace, |inside| links::counters(inside, name).map_err(doing(name)))
     }
+}
+
+/// The first packet of a new adapter is not lost: neither by its own end, nor by the bridge's, nor by the bridge. By a socket
+/// of its own: nobody waits for another's carriers. Others than a bridge's have their parent's carrier, which may have none.
+fn wait_on_the_host(adapter: &AdapterRecord, place: &Place) -> Result<()> {
+    if adapter.driver != Driver::Bridge {
+        return Ok(());
+    }
+    let mut here = Socket::open().map_err(kernel("opening a netlink socket"))?;
+    let index = index_of(&mut here, &adapter.host_interface)?;
+    wait_for_carrier(&mut here, &adapter.host_interface, index)?;
+    wait_for_carrier(&mut here, "its bridge", place.index)
+}
+
+fn wait_for_carrier(socket: &mut Socket, name: &str, index: u32) -> Result<()> {
+    let carries = links::wait_until_it_carries(socket, index);
+    if !carries.map_err(kernel(format!("waiting for the carrier of {name}")))? {
+        tracing::warn!("{name} has no carrier yet");
+    }
+    Ok(())
 }
 
 /// Whether a network's default routes need no gateway.

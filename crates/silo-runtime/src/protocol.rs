@@ -16,7 +16,9 @@ use crate::tools::Tool;
 pub const MAX_FRAME: usize = 4 << 20;
 
 /// Version of the protocol; a daemon takes over shims of its own version and the one before.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The first version that knows [`Call::Networks`].
+pub const KNOWS_NETWORKS: u32 = 2;
 
 /// Directory of a bundle in a microVM, with what was written for it.
 pub const BUNDLE: &str = "/g";

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use silo_runtime::protocol::{
-    Attach, Event, ExecState, Exit, Failure, FailureKind, MachineNetwork, SandboxState, Stats, VERSION,
+    Attach, Event, ExecState, Exit, Failure, FailureKind, KNOWS_NETWORKS, MachineNetwork, SandboxState,
+    Stats, VERSION,
 };
 pub use silo_runtime::tools::Tool;
 

@@ -26,6 +26,7 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
@@ -75,6 +76,8 @@ pub struct Link {
     pub mtu: u32,
     /// What its maker wrote to it.
     pub alias: String,
+    /// What it is over, or paired with, is in another namespace.
+    pub parent_elsewhere: bool,
     /// Carries packets: up, and so is its other end.
     pub carries: bool,
 }
@@ -160,6 +163,7 @@ pub fn parse(answer: &[u8]) -> Option<Link> {
         match attribute {
             IFLA_ADDRESS => link.mac = payload.to_vec(),
             IFLA_IFNAME => link.name = netlink::text(payload).to_owned(),
+            IFLA_LINK_NETNSID => link.parent_elsewhere = true,
             IFLA_IFALIAS => link.alias = netlink::text(payload).to_owned(),
             IFLA_OPERSTATE => link.carries = payload.first() == Some(&OPER_UP),
             IFLA_MTU => link.mtu = netlink::number(payload)?,

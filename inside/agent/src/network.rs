@@ -1,6 +1,7 @@
 //! The machine's network: one device, which is the first adapter, and a macvlan over it for each further one.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,13 @@ pub(crate) fn change(wanted: &[MachineNetwork]) -> io::Result<()> {
     let mut socket = Socket::open()?;
     let found = links::all(&mut socket)?;
     let over = found.iter().filter(|l| l.kind == "macvlan");
-    for link in over.filter(|l| !wanted.iter().any(|n| n.shared && n.name == l.name)) {
-        socket.change(links::delete(link.index))?;
+    let mut kept = Vec::new();
+    for link in over {
+        // One of the same name may be another's, whose end was not heard of here.
+        match wanted.iter().find(|n| n.shared && n.name == link.name && link.mac == n.mac) {
+            Some(network) => kept.push((link.index, network)),
+            None => socket.change(links::delete(link.index))?,
+        }
     }
     if wanted.is_empty() {
         return let_go();
@@ -76,11 +82,18 @@ pub(crate) fn change(wanted: &[MachineNetwork]) -> io::Result<()> {
         Some(device) => device,
         None => take_back(&mut socket)?,
     };
-    let own = wanted.iter().find(|n| !n.shared);
+    kept.extend(wanted.iter().filter(|n| !n.shared).map(|own| (device.index, own)));
     for (index, address, prefix) in links::addresses(&mut socket)? {
-        let stays = own.is_some_and(|n| n.addresses.contains(&(address, prefix)));
-        if index == device.index && !stays {
-            socket.change(links::delete_address(index, address, prefix))?;
+        // What the kernel has made of the hardware address goes and comes with that.
+        let made = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
+        let stays = |(_, network): &(u32, &MachineNetwork)| network.addresses.contains(&(address, prefix));
+        let of = kept.iter().find(|(i, _)| *i == index);
+        if !made && (of.is_some_and(|of| !stays(of)) || (of.is_none() && index == device.index)) {
+            match socket.change(links::delete_address(index, address, prefix)) {
+                // It went with another that it was a further one of.
+                Err(e) if e.raw_os_error() != Some(libc::EADDRNOTAVAIL) => return Err(e),
+                _ => {}
+            }
         }
     }
     place(&mut socket, &device, wanted)?;
@@ -106,12 +119,13 @@ fn place(socket: &mut Socket, device: &Link, wanted: &[MachineNetwork]) -> io::R
             apply(socket, &mut messages)?;
             links::wait_until_it_carries(socket, device.index)?;
         }
-        use_ipv6(&network.name, network.addresses.iter().any(|(a, _)| a.is_ipv6()))?;
-        let mut messages = Vec::new();
         if device.mac != network.mac {
-            messages.push(links::set_mac(device.index, network.mac));
+            // The address that IPv6 makes of it is made once it is on.
+            use_ipv6(&network.name, false)?;
+            socket.change(links::set_mac(device.index, network.mac))?;
         }
-        messages.push(links::set_mtu(device.index, network.mtu));
+        use_ipv6(&network.name, has_ipv6(network))?;
+        let mut messages = vec![links::set_mtu(device.index, network.mtu)];
         furnish(&mut messages, device.index, network);
         if let Some((server, mac)) = network.resolver {
             messages.extend([
@@ -144,7 +158,7 @@ fn place(socket: &mut Socket, device: &Link, wanted: &[MachineNetwork]) -> io::R
                 links::find(socket, &network.name)?.ok_or(io::ErrorKind::NotFound)?.index
             }
         };
-        use_ipv6(&network.name, network.addresses.iter().any(|(a, _)| a.is_ipv6()))?;
+        use_ipv6(&network.name, has_ipv6(network))?;
         answer_for_own(&network.name)?;
         // Up before its addresses: those of IPv6 are usable at once then.
         let mut messages = vec![links::set_up(index)];
@@ -172,6 +186,10 @@ fn is_device(link: &Link) -> bool {
 fn device(socket: &mut Socket) -> io::Result<Link> {
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {DEVICE}"));
     links::find(socket, DEVICE)?.ok_or_else(missing)
+}
+
+fn has_ipv6(network: &MachineNetwork) -> bool {
+    network.addresses.iter().any(|(a, _)| a.is_ipv6())
 }
 
 /// Whether an interface has IPv6: without an address of the engine's it has none, not even one that it makes itself.

@@ -1,6 +1,6 @@
 //! `network connect` and `disconnect`, of containers that run and of others; each step beside its undo.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use silo_network::{AdapterRecord, Attached, NetworkRecord};
@@ -10,6 +10,7 @@ use super::join;
 use super::ports::gateway;
 use crate::engine::{Engine, Entry, blocking};
 use crate::error::{EngineError, Result, sandbox_error};
+use crate::joined::network_error;
 use crate::placement::{self, Adapters};
 use crate::record::{ContainerRecord, Status};
 use crate::spec::NetworkEndpoint;
@@ -94,6 +95,7 @@ impl Engine {
         namespace: &Arc<OwnedFd>,
     ) -> Result<()> {
         let adapters = placement::facts(record.isolation).adapters;
+        entry.running()?;
         let (engine, of, here) = (self.clone(), record.clone(), namespace.clone());
         let nameserver = blocking(move || {
             if adapters == Adapters::Here {
@@ -117,17 +119,28 @@ impl Engine {
 
     /// After a restart of the daemon, once what nobody has is swept: a change that it has cut short is finished.
     pub(crate) async fn finish_changing_networks(&self, entry: &Arc<Entry>) {
+        let _verb = entry.verb.lock().await;
         let record = entry.record();
         if !record.networks_changing || !record.state.status.is_running() {
             return;
         }
         let finished = async {
             let supervisor = join::supervisor(entry).await?;
-            let namespace = Arc::new(blocking(move || join::namespace_of(supervisor)).await?);
-            self.settle_networks(entry, &record, &namespace).await
+            let (engine, known) = (self.clone(), record.adapters.clone());
+            let carried = placement::facts(record.isolation).adapters == Adapters::Carried;
+            let swept = blocking(move || {
+                let namespace = join::namespace_of(supervisor)?;
+                if !carried {
+                    let networks = &engine.inner.networks;
+                    networks.sweep_namespace(namespace.as_fd(), &known).map_err(network_error)?;
+                }
+                Ok(Arc::new(namespace))
+            });
+            self.settle_networks(entry, &record, &swept.await?).await
         };
         if let Err(e) = finished.await {
             tracing::warn!("container {}: its networks after a change that was cut short: {e}", entry.id);
+            return;
         }
         self.note(entry, |r| r.networks_changing = false);
     }
@@ -226,10 +239,16 @@ impl Engine {
             // What is carried on is let go of first.
             Adapters::Carried => settle.await.and(leave.await),
         };
+        let unfinished = settled.is_err();
         if let Err(e) = settled {
             tracing::warn!("container {}: after it left a network: {e}", record.id);
         }
-        self.keep_networks(entry, &before, record.spec.networks, record.adapters).await
+        let kept = self.keep_networks(entry, &before, record.spec.networks, record.adapters).await;
+        if unfinished {
+            // The next start of the daemon tries again.
+            self.note(entry, |r| r.networks_changing = true);
+        }
+        kept
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use silo_network::{AdapterRecord, Attached, Driver, NetworkRecord};
-use silo_sandbox::MachineNetwork;
+use silo_sandbox::{KNOWS_NETWORKS, MachineNetwork};
 
 use super::endpoint;
 use super::ports::gateway;
@@ -245,9 +245,17 @@ pub(super) fn for_machine(
     adapters.iter().map(of).collect()
 }
 
-/// The process of the host's that is in the network namespace of a container that runs: its shim.
+/// The process of the host's that is in the network namespace of a container that runs and whose networks are to change: its
+/// shim. One that an earlier daemon has started may not know of that.
 pub(super) async fn supervisor(entry: &Entry) -> Result<i32> {
-    Ok(entry.running()?.state().await.map_err(sandbox_error)?.shim_pid)
+    let state = entry.running()?.state().await.map_err(sandbox_error)?;
+    let (isolation, name) = entry.with(|r| (r.isolation, r.name.clone()));
+    if placement::facts(isolation).adapters == Adapters::Carried && state.version < KNOWS_NETWORKS {
+        return Err(EngineError::conflict(format!(
+            "container {name} was started by an earlier version of silo: its networks change only while it is stopped"
+        )));
+    }
+    Ok(state.shim_pid)
 }
 
 /// The network namespace that a process of the host's is in.

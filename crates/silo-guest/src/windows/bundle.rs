@@ -257,7 +257,7 @@ fn overlay(at: &str, layers: &[PathBuf], writable: &Writable, id_range: u32) -> 
 fn hosts_file(dir: &Path, layers: &[PathBuf]) -> Option<Mount> {
     let source = dir.join("hosts");
     let there = source.is_file() && layers.iter().any(|layer| layer.join(HOSTS).is_file());
-    there.then(|| mount(&format!("/c/{HOSTS}"), "bind", &source, &["bind", "ro"]))
+    there.then(|| mount(&format!("/c/{HOSTS}"), "bind", &source, &["bind"]))
 }
 
 fn system_mounts(request: &BundleRequest<'_>, sys: &Path) -> Vec<Mount> {

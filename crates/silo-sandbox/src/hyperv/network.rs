@@ -25,9 +25,13 @@ const MTU: u32 = 1500;
 /// What tells the hardware address of an adapter that is a port of the bridge from its machine's.
 const OTHER: u8 = 0x08;
 
-/// Whether an interface of the namespace is the container's adapter, by its name.
-pub(crate) fn is_adapter(name: &str) -> bool {
-    ![BRIDGE, TAP, "lo"].contains(&name)
+/// Kind of the container's adapters; a namespace has links of other kinds where the host's kernel makes some in each (tunnels).
+const ADAPTER: &str = "veth";
+
+/// Names of the container's adapters in the namespace.
+pub(crate) fn adapters() -> Vec<String> {
+    let here = Namespace::read();
+    here.map(|here| here.adapters.into_iter().map(|a| a.name).collect()).unwrap_or_default()
 }
 
 /// The links of the namespace.
@@ -46,7 +50,7 @@ impl Namespace {
             match link.name.as_str() {
                 BRIDGE => bridge = Some(link),
                 TAP => tap = Some(link),
-                name if is_adapter(name) => adapters.push(link),
+                _ if link.kind == ADAPTER => adapters.push(link),
                 _ => {}
             }
         }
@@ -91,17 +95,17 @@ impl Namespace {
                 find(&mut self.socket, BRIDGE)?
             }
         };
-        let ports = self.tap.iter().map(|tap| tap.index);
-        let mut messages = Vec::new();
-        if bridge.mtu != adapter.mtu {
-            messages.extend(ports.clone().chain([bridge.index]).map(|i| links::set_mtu(i, adapter.mtu)));
-        }
+        let others = self.tap.iter().chain([&bridge]);
+        let mut messages: Vec<_> =
+            others.filter(|l| l.mtu != adapter.mtu).map(|l| links::set_mtu(l.index, adapter.mtu)).collect();
         // The bridge must not take the machine's frames for its own port's.
         let mut other = mac(adapter)?;
         other[0] ^= OTHER;
         messages
             .extend([links::set_mac(adapter.index, other), links::set_master(adapter.index, bridge.index)]);
-        messages.extend(ports.map(|tap| links::set_master(tap, bridge.index)));
+        if let Some(tap) = &self.tap {
+            messages.extend([links::set_master(tap.index, bridge.index), links::set_up(tap.index)]);
+        }
         messages.push(links::set_up(bridge.index));
         apply(&mut self.socket, &mut messages)?;
         self.bridge = Some(bridge);
@@ -164,7 +168,10 @@ pub(crate) fn carry_on(wanted: Option<Vec<MachineNetwork>>) -> io::Result<Vec<Ma
     if let Some(first) = here.first().map(|a| a.name.clone())
         && !networks.iter().any(|n| n.name == first)
     {
-        // It is about to go, and another may take its place.
+        // It is about to go, and another may take its place: the two are never joined.
+        if let Some(gone) = here.adapters.iter().find(|a| a.name == first) {
+            here.socket.change(links::set_master(gone.index, 0))?;
+        }
         here.adapters.retain(|a| a.name != first);
     }
     let addresses = links::addresses(&mut here.socket)?;

@@ -429,8 +429,9 @@ impl Shim {
             }
             (Waiter::Stats(asker), Answer::Stats(mut stats)) => {
                 let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+                let adapters = network::adapters();
                 stats.networks =
-                    interfaces(&text).into_iter().filter(|(name, _)| network::is_adapter(name)).collect();
+                    interfaces(&text).into_iter().filter(|(name, _)| adapters.contains(name)).collect();
                 self.reply(asker, Answer::Stats(stats));
             }
             (Waiter::Rehearsal(asker), Answer::Done) if self.lacks_disks() => {
