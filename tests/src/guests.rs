@@ -24,6 +24,11 @@ pub const LINUX: Guest = Guest { name: "Linux", image: "localhost/busybox", bin:
 pub const WINDOWS: Guest = Guest { name: "Windows", image: NANOSERVER, bin: r"C:\bin\", suffix: ".exe" };
 
 impl Guest {
+    /// A daemon with its image.
+    pub fn daemon(&self) -> Daemon {
+        if *self == LINUX { Daemon::start() } else { Daemon::windows() }
+    }
+
     /// A program's path inside.
     pub fn program(&self, name: &str) -> String {
         format!("{}{name}{}", self.bin, self.suffix)

@@ -71,6 +71,12 @@ fn memory_is_held_to_one_percent() {
         assert_eq!(d.ok(&["inspect", "-f", "{{.State.Running}}", &name]), "true");
         assert_eq!(guest.exec(&d, &name, &["stress", "memory", "1"]).out.trim(), "all");
         d.ok(&["rm", "-f", &name]);
+        let program = ["stress", "memory", "1000000"];
+        guest.start(&d, dir.path(), &name, &["--memory", "256m", "--memory-swap", "256m"], &program);
+        let code = d.ok(&["wait", &name]);
+        println!("{}: a container that has no memory left ends with {code}", guest.name);
+        assert_eq!(d.ok(&["inspect", "-f", "{{.State.OOMKilled}}", &name]), "true");
+        assert_eq!(code, "137");
     }
 }
 
@@ -106,7 +112,7 @@ fn processors_are_held_to_five_percent_and_shown_so() {
 
 #[test]
 fn a_windows_containers_tasks_are_counted_exactly() {
-    let (d, dir) = (guests::both(), guests::programs("stress"));
+    let (d, dir) = (WINDOWS.daemon(), guests::programs("stress"));
     WINDOWS.start(&d, dir.path(), "many", &["--pids-limit", "60"], &["stress", "tasks", "1000"]);
     let now = || number(&stats(&d, "many")["pids_stats"]["current"]);
     let end = Instant::now() + Duration::from_secs(30);
@@ -128,7 +134,7 @@ fn a_windows_containers_tasks_are_counted_exactly() {
 
 #[test]
 fn a_windows_containers_disk_is_full_at_its_size() {
-    let (d, dir) = (guests::both(), guests::programs("stress"));
+    let (d, dir) = (WINDOWS.daemon(), guests::programs("stress"));
     let size = 100 * MIB;
     WINDOWS.start(&d, dir.path(), "full", &["--storage-opt", "size=100m"], &["stress", "wait"]);
     let said = WINDOWS.exec(&d, "full", &["stress", "fill", r"C:\file"]);
