@@ -86,31 +86,51 @@ static DWORD WINAPI idle(void *none)
     Sleep(INFINITE);
     return 0;
 }
+static DWORD WINAPI burn(void *none)
+{
+    volatile unsigned long n = 0;
+    for (;;)
+        n++;
+}
+static int begin_thread(LPTHREAD_START_ROUTINE what)
+{
+    return CreateThread(0, 65536, what, 0, STACK_SIZE_PARAM_IS_A_RESERVATION, 0) != 0;
+}
+static long processors(void)
+{
+    SYSTEM_INFO system;
+    GetSystemInfo(&system);
+    return system.dwNumberOfProcessors;
+}
 #else
 static void *idle(void *none)
 {
     pause();
     return 0;
 }
+static void *burn(void *none)
+{
+    volatile unsigned long n = 0;
+    for (;;)
+        n++;
+}
+static int begin_thread(void *(*what)(void *))
+{
+    pthread_t thread;
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 65536);
+    return pthread_create(&thread, &small, what, 0) == 0;
+}
+static long processors(void) { return sysconf(_SC_NPROCESSORS_ONLN); }
 #endif
 
 /* Makes threads until no more can be had; how many there are with the first. */
 static int tasks(long most)
 {
     long n = 1;
-    for (; n < most; n++) {
-#ifdef _WIN32
-        if (!CreateThread(0, 65536, idle, 0, STACK_SIZE_PARAM_IS_A_RESERVATION, 0))
-            break;
-#else
-        pthread_t thread;
-        pthread_attr_t small;
-        pthread_attr_init(&small);
-        pthread_attr_setstacksize(&small, 65536);
-        if (pthread_create(&thread, &small, idle, 0))
-            break;
-#endif
-    }
+    while (n < most && begin_thread(idle))
+        n++;
     printf("%ld\n", n);
     stay();
     return 0;
@@ -147,7 +167,7 @@ static uint64_t room(const char *path)
 }
 #endif
 
-static char piece[65536];
+static char piece[1 << 20];
 
 /* Fills the disk: room before, bytes written. */
 static int fill(const char *path)
@@ -155,7 +175,7 @@ static int fill(const char *path)
     uint64_t before = room(path), written = 0;
     file to = make(path);
     memset(piece, 1, sizeof piece);
-    for (long n; (n = put(to, piece, sizeof piece)) > 0;)
+    for (long n; (n = put(to, piece, 65536)) > 0;)
         written += n;
     printf("%llu %llu\n", (unsigned long long)before, (unsigned long long)written);
     fflush(stdout);
@@ -163,18 +183,18 @@ static int fill(const char *path)
 }
 
 /* Writes so many pieces, each on the disk before the next; bytes a second. */
-static int synced(const char *path, long pieces)
+static int synced(const char *path, long size, long pieces)
 {
     file to = make(path);
     memset(piece, 1, sizeof piece);
     double begin = wall();
     for (long i = 0; i < pieces; i++)
-        if (put(to, piece, sizeof piece) != sizeof piece || !sync_file(to)) {
+        if (put(to, piece, size) != size || !sync_file(to)) {
             printf("failed\n");
             return 1;
         }
     double took = wall() - begin;
-    printf("%.0f\n", pieces * (double)sizeof piece / (took > 0.001 ? took : 0.001));
+    printf("%.0f\n", pieces * (double)size / (took > 0.001 ? took : 0.001));
     return 0;
 }
 
@@ -186,11 +206,23 @@ int main(int argc, char **argv)
         return memory(n);
     if (!strcmp(what, "cpu"))
         return cpu(n);
+    if (!strcmp(what, "pair"))
+        /* The same of two threads. */
+        return begin_thread(burn) ? cpu(n) : 1;
+    if (!strcmp(what, "processors"))
+        return printf("%ld\n", processors()) < 0;
+    if (!strcmp(what, "wait")) {
+        stay();
+        return 0;
+    }
     if (!strcmp(what, "tasks"))
         return tasks(n);
     if (!strcmp(what, "fill"))
         return fill(argv[2]);
     if (!strcmp(what, "synced"))
-        return synced(argv[2], n);
+        return synced(argv[2], 65536, n);
+    if (!strcmp(what, "slabs"))
+        /* What a file system adds is little of it. */
+        return synced(argv[2], sizeof piece, n);
     return 2;
 }

@@ -2,6 +2,7 @@
 
 pub mod builds;
 pub mod dockerd;
+pub mod guests;
 pub mod http;
 pub mod images;
 pub mod outside;
@@ -472,10 +473,19 @@ impl Daemon {
 
     /// One request over the daemon's socket; the status and everything after the head.
     pub fn request(&self, line: &str) -> (u16, String) {
+        self.request_with(line, "")
+    }
+
+    /// Posts JSON, whatever comes of it.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> (u16, String) {
+        self.request_with(&format!("POST {path}"), &body.to_string())
+    }
+
+    fn request_with(&self, line: &str, body: &str) -> (u16, String) {
         let mut stream = UnixStream::connect(self.path("silo.sock")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        write!(stream, "{line} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            .unwrap();
+        let head = "HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/json";
+        write!(stream, "{line} {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());

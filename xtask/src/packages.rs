@@ -40,6 +40,9 @@ pub(crate) const MACHINES: &[&str] = &["qemu-system-x86", "erofs-utils", "e2fspr
 /// What tests compare with (dockerd) and make archives by.
 pub(crate) const TEST: &[&str] = &["docker.io", "docker-compose", "xz-utils", "bzip2"];
 
+/// What the campaign of that name measures with beside the tests' own program.
+pub(crate) const BANDWIDTH: &[&str] = &["iperf3"];
+
 /// What the bench compares with.
 pub(crate) const BENCH: &[&str] = &["docker.io", "python3", "iperf3"];
 

@@ -86,6 +86,8 @@ const UNDER_BOTH: &[&str] = &[
     "volumes",
     "job",
     "limits",
+    "stress",
+    "bandwidth",
     "names",
     "networks",
     "ports",
@@ -106,6 +108,7 @@ const CAMPAIGNS: &[(&str, u64, &str, &str)] = &[
     ("boots", 30, "windows", "programs_that_come_at_once_meet_one_system"),
     ("bases", 5, "bases", "the_same_packages_make_the_same_base"),
     ("limits", 10, "limits", "neighbours_keep_their_service_times"),
+    ("bandwidth", 1, "bandwidth", ""),
 ];
 
 /// Long campaigns: tests with more rounds.
@@ -126,6 +129,9 @@ pub(crate) fn run_soak(root: &Path, arguments: Vec<String>) -> Outcome {
         whole(number)?;
     }
     packages::ensure(packages::RUN)?;
+    if name == "bandwidth" {
+        packages::ensure(packages::BANDWIDTH)?;
+    }
     let silo = build(root)?;
     if !["kills", "registry_pull"].contains(file) {
         packages::ensure(packages::BUILD)?;
@@ -134,5 +140,15 @@ pub(crate) fn run_soak(root: &Path, arguments: Vec<String>) -> Outcome {
     let mut command = Command::new("cargo");
     command.current_dir(root).env("SILO_BIN", &silo);
     command.env("SILO_SOAK_ROUNDS", rounds).env("SILO_SOAK_SEED", seed);
-    crate::run(command.args(["test", "-p", "silo-tests", "--test", file, "--", "--nocapture", test]))
+    crate::run(command.args([
+        "test",
+        "-p",
+        "silo-tests",
+        "--test",
+        file,
+        "--",
+        "--nocapture",
+        "--test-threads=1",
+        test,
+    ]))
 }

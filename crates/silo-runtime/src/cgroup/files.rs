@@ -77,6 +77,11 @@ pub(super) fn some_disk_weighs() -> bool {
     disks.map(|disk| read(&disk.path().join("queue"), "scheduler")).any(|text| text.contains("[bfq]"))
 }
 
+/// Whether the kernel has anything to swap to: a line for each below the head of `/proc/swaps`.
+pub(super) fn kernel_swaps() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1)
+}
+
 /// Reads a control file as a number; `max` is `u64::MAX`, absent is 0.
 pub(super) fn number(dir: &Path, file: &str) -> u64 {
     match read(dir, file).trim() {

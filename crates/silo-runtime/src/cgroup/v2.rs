@@ -91,6 +91,8 @@ impl V2 {
         stats.throttled_periods = files::keyed(&cpu, "nr_throttled");
         stats.throttled_time = files::keyed(&cpu, "throttled_usec") * 1000;
         stats.memory_usage = files::number(dir, "memory.current");
+        // Kernels before 5.19 do not keep it.
+        stats.memory_max_usage = files::number(dir, "memory.peak");
         stats.memory_limit = files::number(dir, "memory.max");
         stats.memory_stats = v1::key_values(&files::read(dir, "memory.stat"));
         stats.memory_failcnt = files::keyed(&files::read(dir, "memory.events"), "max");
@@ -160,7 +162,8 @@ fn change_memory(to: &mut Changes, dir: &Path, memory: &LinuxMemory) -> io::Resu
         // v1 refuses a limit below what is in use; v2 would kill for it.
         let stat = files::read(dir, "memory.stat");
         let kept = files::keyed(&stat, "anon") + files::keyed(&stat, "shmem");
-        if limit > 0 && kept > limit as u64 && files::number(dir, "memory.swap.max") == 0 {
+        let swaps = files::number(dir, "memory.swap.max") > 0 && files::kernel_swaps();
+        if limit > 0 && kept > limit as u64 && !swaps {
             let why = format!("memory limit {limit} is below the {kept} bytes that are in use");
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
         }
