@@ -39,6 +39,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   soak bases [ROUNDS]          build a base from the same packages and compare (5)
   soak limits [ROUNDS]         20 neighbours beside a container that runs into each limit (10)
   soak bandwidth [ROUNDS]      measure limits of 1 to 1000 Mbit/s in both guests (1); SILO_TEST_ISOLATION=hyperv: in machines
+  soak stress [ROUNDS]         run into each limit in both guests (1); SILO_TEST_ISOLATION=hyperv: in machines
   soak fuzz [SECONDS]          run every fuzz target for so long each (60); needs cargo-fuzz and a nightly toolchain
   install   install silo on this machine: executable, inside programs, systemd unit
   inside    build the programs that run inside containers
