@@ -41,7 +41,7 @@ fn the_system_is_there_at_the_first_instruction() {
     check(&["systeminfo"], "10.0.20348 N/A Build 20348");
     check(&["net", "start"], "Container Execution Agent");
     check(&["tasklist"], "tasklist.exe");
-    check(&["ipconfig"], "IPv4 address");
+    check(&["ipconfig"], "IPv4 Address. . .");
     check(&["cmd", "/c", "ping -n 1 127.0.0.1"], "Received = 1");
 }
 
