@@ -481,11 +481,7 @@ fn furnish(inside: &mut Socket, adapter: &mut AdapterRecord, options: &Options) 
         }
     }
     let mut steps = Vec::new();
-    let addresses =
-        [(adapter.ipv4.map(IpAddr::V4), adapter.prefix), (adapter.ipv6.map(IpAddr::V6), adapter.prefix6)];
-    let addresses = addresses.into_iter().filter_map(|(a, prefix)| Some((a?, prefix)));
-    let link_local = adapter.link_local.iter().map(|a| (*a, if a.is_ipv6() { 64 } else { 16 }));
-    for (address, prefix) in addresses.chain(link_local) {
+    for (address, prefix) in adapter.prefixed() {
         let message = links::add_address(link.index, address, prefix);
         steps.push((format!("giving {name} the address {address}"), message, false));
     }

@@ -265,8 +265,15 @@ impl AdapterRecord {
 
     /// All its addresses but those the kernel makes.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let four = self.ipv4.map(IpAddr::V4);
-        four.into_iter().chain(self.ipv6.map(IpAddr::V6)).chain(self.link_local.iter().copied()).collect()
+        self.prefixed().into_iter().map(|(address, _)| address).collect()
+    }
+
+    /// The same, each with the length of its prefix.
+    pub fn prefixed(&self) -> Vec<(IpAddr, u8)> {
+        let (v4, v6) = (self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6));
+        let given = v4.map(|ip| (ip, self.prefix)).into_iter().chain(v6.map(|ip| (ip, self.prefix6)));
+        let link_local = self.link_local.iter().map(|ip| (*ip, if ip.is_ipv6() { 64 } else { 16 }));
+        given.chain(link_local).collect()
     }
 }
 

@@ -227,9 +227,6 @@ pub(super) fn for_machine(
     };
     let of = |a: &AdapterRecord| {
         let mac = a.hardware_address().map_err(network_error)?;
-        let (v4, v6) = (a.ipv4.map(IpAddr::V4), a.ipv6.map(IpAddr::V6));
-        let given = v4.map(|ip| (ip, a.prefix)).into_iter().chain(v6.map(|ip| (ip, a.prefix6)));
-        let link_local = a.link_local.iter().map(|ip| (*ip, if ip.is_ipv6() { 64 } else { 16 }));
         let gateways = [
             a.gateway.map(IpAddr::V4).filter(|_| leads(a, false)),
             a.gateway6.map(IpAddr::V6).filter(|_| leads(a, true)),
@@ -237,7 +234,7 @@ pub(super) fn for_machine(
         Ok(MachineNetwork {
             name: a.interface.clone(),
             mac,
-            addresses: given.chain(link_local).collect(),
+            addresses: a.prefixed(),
             gateways: gateways.into_iter().flatten().collect(),
             ..MachineNetwork::default()
         })
