@@ -52,7 +52,8 @@ pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
 pub use mount_mode::MountMode;
 pub use networks::{
-    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkUser, NetworkView, limit_text,
+    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkRequest, NetworkUser, NetworkView, Settings,
+    limit_text,
 };
 pub use record::*;
 pub use spares::PoolState;

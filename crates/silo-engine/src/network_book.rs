@@ -73,8 +73,3 @@ impl Book {
 pub(crate) fn no_such(name: &str) -> EngineError {
     EngineError::not_found(format!("network {name} not found"))
 }
-
-/// Whether a name is one that no network of a user's own can have.
-pub(crate) fn is_predefined(name: &str) -> bool {
-    matches!(name, "bridge" | "host" | "none" | "default" | "nat")
-}

@@ -153,7 +153,7 @@ impl Networks {
     ) -> Result<()> {
         if adapter.driver == Driver::Bridge {
             // Before it can send anything.
-            self.firewall().guard(guard_of(adapter, place.options.icc)?)?;
+            self.firewall().guard(guard_of(adapter, &place.options)?)?;
         }
         let mut tries = 0;
         loop {
@@ -300,7 +300,7 @@ impl Networks {
         let name =
             if adapter.host_interface.is_empty() { &adapter.interface } else { &adapter.host_interface };
         // Out of the subnet or taken: the network was configured anew meanwhile; the container keeps what it has.
-        let (index, icc) = match state.network(&adapter.network_id) {
+        let (index, options) = match state.network(&adapter.network_id) {
             Err(e) => {
                 tracing::warn!("adapter {name}: {e}");
                 return;
@@ -309,7 +309,7 @@ impl Networks {
                 if let Err(address) = network.adopt(adapter) {
                     tracing::warn!("adapter {name}: {address} is another's");
                 }
-                (network.index, network.options.icc)
+                (network.index, network.options.clone())
             }
         };
         if adapter.driver != Driver::Bridge {
@@ -326,7 +326,7 @@ impl Networks {
             Err(e) => tracing::warn!("adapter {name}: {e}"),
         }
         drop(state);
-        match guard_of(adapter, icc) {
+        match guard_of(adapter, &options) {
             Ok(guard) => self.firewall().readopt_guard(guard),
             Err(e) => tracing::warn!("adapter {name}: {e}"),
         }
@@ -387,12 +387,13 @@ fn routes(network: &Network) -> bool {
         && !network.is_closed()
 }
 
-fn guard_of(adapter: &AdapterRecord, icc: bool) -> Result<Guard> {
+fn guard_of(adapter: &AdapterRecord, options: &Options) -> Result<Guard> {
     Ok(Guard {
         host_interface: adapter.host_interface.clone(),
         mac: adapter.mac.parse()?,
         addresses: adapter.addresses(),
-        icc,
+        icc: options.icc,
+        trusted: !options.guard,
     })
 }
 

@@ -107,7 +107,9 @@ impl Lab {
         let name = format!("sv{net}x{host}");
         let mac = MacAddress::of(ipv4);
         let addresses = vec![ipv4.into(), ipv6.into()];
-        self.firewall.guard(Guard { host_interface: name.clone(), mac, addresses, icc }).unwrap();
+        self.firewall
+            .guard(Guard { host_interface: name.clone(), mac, addresses, icc, trusted: false })
+            .unwrap();
         let master = links::find(&mut self.socket, &interface).unwrap().unwrap().index;
         self.peer(&name, master, net, host)
     }

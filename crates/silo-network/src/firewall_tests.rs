@@ -248,6 +248,7 @@ fn a_hundred_ports_and_a_guard_take_no_time() {
                 mac: crate::mac::MacAddress([2, 0, 0, 0, 0, n]),
                 addresses: vec![[10, 1, 0, n].into()],
                 icc: true,
+                trusted: false,
             };
             lab.firewall.guard(guard).unwrap();
         }

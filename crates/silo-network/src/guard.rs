@@ -25,9 +25,11 @@ const IPV4: Set = set("ipv4", "type ifname . ipv4_addr");
 const IPV6: Set = set("ipv6", "type ifname . ipv6_addr");
 /// The same addresses where neighbour discovery names them: nft before 1.0.8 has no word for that field.
 const TARGETS: Set = set("targets", "typeof iifname . @th,64,128");
+/// What most frames are told by, in one look instead of six: hardware address and address of adapters that reach their neighbours.
+const KNOWN: Set = set("known", "type ifname . ether_addr . ipv4_addr");
 /// Bridges' own hardware addresses.
 const GATES: Set = set("gates", "type ether_addr");
-const SETS: [Set; 7] = [PORTS, LONELY, GATES, MACS, IPV4, IPV6, TARGETS];
+const SETS: [Set; 8] = [PORTS, LONELY, GATES, KNOWN, MACS, IPV4, IPV6, TARGETS];
 
 const RTM_NEWLINK: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
@@ -58,6 +60,8 @@ pub(crate) struct Guard {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether it reaches its neighbours on the bridge.
     pub(crate) icc: bool,
+    /// Whether it may send what is not its own, too (`silo.guard=false`).
+    pub(crate) trusted: bool,
 }
 
 /// What the kernel makes of a hardware address (RFC 4291, modified EUI-64).
@@ -70,23 +74,33 @@ fn link_local(mac: MacAddress) -> Ipv6Addr {
 impl Guard {
     pub(crate) fn elements(&self) -> Vec<Element> {
         let port = Part::Interface(self.host_interface.clone());
-        let element = |set, part: Option<Part>| Element {
+        let element = |set, parts: &[Part]| Element {
             set,
-            key: std::iter::once(port.clone()).chain(part).collect(),
+            key: [std::slice::from_ref(&port), parts].concat(),
             value: Vec::new(),
         };
-        let mut elements = vec![element(PORTS, None), element(MACS, Some(Part::Mac(self.mac.0)))];
+        let mut elements = Vec::new();
         if !self.icc {
-            elements.push(element(LONELY, None));
+            elements.push(element(LONELY, &[]));
         }
+        if self.trusted {
+            return elements;
+        }
+        let mac = Part::Mac(self.mac.0);
+        elements.extend([element(PORTS, &[]), element(MACS, std::slice::from_ref(&mac))]);
         // An adapter without an IPv6 address has no use for the link-local one.
         let link_local = self.addresses.iter().any(IpAddr::is_ipv6).then(|| link_local(self.mac).into());
         for address in self.addresses.iter().copied().chain(link_local) {
             match address {
-                IpAddr::V4(_) => elements.push(element(IPV4, Some(Part::Ip(address)))),
+                IpAddr::V4(_) => {
+                    elements.push(element(IPV4, &[Part::Ip(address)]));
+                    if self.icc {
+                        elements.push(element(KNOWN, &[mac.clone(), Part::Ip(address)]));
+                    }
+                }
                 IpAddr::V6(ip) => {
-                    elements.push(element(IPV6, Some(Part::Ip(address))));
-                    elements.push(element(TARGETS, Some(Part::Number(ip))));
+                    elements.push(element(IPV6, &[Part::Ip(address)]));
+                    elements.push(element(TARGETS, &[Part::Number(ip)]));
                 }
             }
         }
@@ -107,6 +121,9 @@ pub(crate) fn table(name: &str, guards: &[&Guard], gates: &[[u8; 6]]) -> String 
         r#"table bridge {name} {{
 {sets}  chain prerouting {{
     type filter hook prerouting priority -250; policy accept;
+    ether type ip meta l4proto tcp iifname . ether saddr . ip saddr @known accept
+    # Not by where it goes out: what the host translates for a neighbour goes there by the bridge, too.
+    iifname @lonely ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != @gates drop
     iifname @adapters jump guard
   }}
   chain input {{
@@ -120,8 +137,6 @@ pub(crate) fn table(name: &str, guards: &[&Guard], gates: &[[u8; 6]]) -> String 
   }}
   chain guard {{
     iifname . ether saddr != @macs drop
-    # Not by where it goes out: what the host translates for a neighbour goes there by the bridge, too.
-    iifname @lonely ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != @gates drop
     ether type vmap {{ arp : jump guard_arp, ip : jump guard_ip, ip6 : jump guard_ip6 }}
     drop
   }}
@@ -167,8 +182,9 @@ mod tests {
             mac: MacAddress([0x02, 0x42, 0xac, 0x11, 0, 2]),
             addresses: vec!["172.17.0.2".parse().unwrap()],
             icc: true,
+            trusted: false,
         };
-        assert_eq!(guard.elements().len(), 3);
+        assert_eq!(guard.elements().len(), 4);
         guard.addresses.push("fd00::2".parse().unwrap());
         guard.icc = false;
         let text = table("silo_t", &[&guard], &[[2, 0x42, 0xac, 0x11, 0, 1]]);
@@ -181,5 +197,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        guard.trusted = true;
+        let sets: Vec<&str> = guard.elements().iter().map(|e| e.set.name).collect();
+        assert_eq!(sets, ["lonely"]);
     }
 }

@@ -30,8 +30,13 @@ fn port(lab: &mut Lab, host: u8) -> Port {
     let ipv4 = Ipv4Addr::new(10, 1, 0, host);
     let ipv6 = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, host.into());
     let mac = MacAddress::of(ipv4);
-    let guard =
-        Guard { host_interface: name.clone(), mac, addresses: vec![ipv4.into(), ipv6.into()], icc: true };
+    let guard = Guard {
+        host_interface: name.clone(),
+        mac,
+        addresses: vec![ipv4.into(), ipv6.into()],
+        icc: true,
+        trusted: false,
+    };
     lab.firewall.guard(guard).unwrap();
     let tap = silo_sys::tap::create(&name).unwrap();
     let index = links::find(&mut lab.socket, &name).unwrap().unwrap().index;
@@ -113,6 +118,12 @@ fn an_adapter_speaks_for_itself_alone() {
         let refused = [
             ("a foreign MAC", frame(ALL, foreign, IP, &ipv4(17, a.ipv4, b.ipv4, &udp(9, 9)))),
             ("the neighbour's MAC", frame(b.mac, b.mac, IP, &ipv4(17, a.ipv4, b.ipv4, &udp(9, 9)))),
+            ("TCP with a foreign MAC", frame(ALL, foreign, IP, &ipv4(6, a.ipv4, b.ipv4, &[0; 20]))),
+            ("TCP with a foreign address", own(IP, ipv4(6, b.ipv4, b.ipv4, &[0; 20]))),
+            (
+                "tagged TCP",
+                own(0x8100, [&[0, 5][..], &IP.to_be_bytes(), &ipv4(6, a.ipv4, b.ipv4, &[0; 20])].concat()),
+            ),
             ("a foreign address", own(IP, ipv4(17, [10, 1, 0, 9], b.ipv4, &udp(9, 9)))),
             ("the gateway's address", own(IP, ipv4(17, gateway, b.ipv4, &udp(53, 9)))),
             ("no address", own(IP, ipv4(17, [0; 4], [255; 4], &udp(68, 67)))),
@@ -154,6 +165,7 @@ fn an_adapter_speaks_for_itself_alone() {
         }
         let allowed = [
             ("a packet", frame(b.mac, a.mac, IP, &ipv4(17, a.ipv4, b.ipv4, &udp(9, 9)))),
+            ("TCP", frame(b.mac, a.mac, IP, &ipv4(6, a.ipv4, b.ipv4, &[0; 20]))),
             ("ARP: where is the gateway", own(ARP, arp(1, a.mac, a.ipv4, gateway))),
             ("ARP: I am here", own(ARP, arp(2, a.mac, a.ipv4, b.ipv4))),
             ("ARP: is my address free", own(ARP, arp(1, a.mac, [0; 4], a.ipv4))),

@@ -48,7 +48,7 @@ pub use bandwidth::parse_rate;
 pub use error::{ErrorKind, NetworkError};
 pub use files::{hosts_file, resolv_conf};
 pub use names::{NamedEndpoint, Names, ResolverForm, Upstream, View, fuzz_dns_message};
-pub use networks::Networks;
+pub use networks::{Networks, check_name, is_predefined};
 pub use record::{
     AdapterForm, AdapterRecord, AttachOptions, Attached, Bandwidth, Counters, Driver, NetworkConfig,
     NetworkRecord, NetworkSpec, PoolRecord, PoolSpec, PortRequest, PublishedPort,

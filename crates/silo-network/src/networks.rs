@@ -23,8 +23,10 @@ use crate::{ipam, links, parent};
 /// Of bridges and adapters that nobody gave another.
 pub(crate) const MTU: u32 = 1500;
 
-/// Names that no network may be given.
-const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
+/// Whether a name is one that no network of a user's own can have.
+pub fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none" | "default" | "nat")
+}
 
 /// All networks.
 #[derive(Debug)]
@@ -284,10 +286,10 @@ impl Networks {
             pools: ipam::choose(spec, skip, &around)?,
             options: spec.options.clone(),
             labels: spec.labels.clone(),
+            ipam_options: spec.ipam_options.clone(),
             interface: Some(interface),
-            foreign_interface: false,
             created: now(),
-            builtin: false,
+            ..NetworkRecord::default()
         })
     }
 
@@ -418,17 +420,25 @@ impl Networks {
     }
 }
 
-/// What can be said of a new network before anything is looked at.
-fn check(spec: &NetworkSpec) -> Result<Options> {
-    if spec.name.trim().is_empty() {
+/// Whether a network may have this name, in dockerd's words if not.
+///
+/// # Errors
+/// It is empty, or [`is_predefined`].
+pub fn check_name(name: &str) -> Result<()> {
+    if name.trim().is_empty() {
         return Err(NetworkError::Invalid("invalid name: name is empty".into()));
     }
-    if PREDEFINED.contains(&spec.name.as_str()) {
+    if is_predefined(name) {
         return Err(NetworkError::Forbidden(format!(
-            "operation is not permitted on predefined {} network",
-            spec.name
+            "operation is not permitted on predefined {name} network"
         )));
     }
+    Ok(())
+}
+
+/// What can be said of a new network before anything is looked at.
+fn check(spec: &NetworkSpec) -> Result<Options> {
+    check_name(&spec.name)?;
     if matches!(spec.driver, Driver::Host | Driver::Null) {
         return Err(NetworkError::Forbidden(format!(
             "only one instance of \"{}\" network is allowed",

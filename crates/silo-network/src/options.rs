@@ -86,6 +86,8 @@ pub(crate) struct Options {
     pub(crate) ipvlan: IpvlanMode,
     /// `ipvlan_flag`.
     pub(crate) ipvlan_flag: IpvlanFlag,
+    /// `silo.guard`: whether its adapters send what is their own alone.
+    pub(crate) guard: bool,
     /// `silo.max-egress`, `silo.max-ingress`: of its adapters that have no limit of their own.
     pub(crate) bandwidth: Bandwidth,
 }
@@ -105,6 +107,7 @@ impl Default for Options {
             macvlan: MacvlanMode::Bridge,
             ipvlan: IpvlanMode::L2,
             ipvlan_flag: IpvlanFlag::Bridge,
+            guard: true,
             bandwidth: Bandwidth::default(),
         }
     }
@@ -163,6 +166,7 @@ impl Options {
             }
             "com.docker.network.bridge.enable_ip_masquerade" => self.masquerade = flag(key, value)?,
             "com.docker.network.bridge.enable_icc" => self.icc = flag(key, value)?,
+            "silo.guard" => self.guard = flag(key, value)?,
             "com.docker.network.bridge.inhibit_ipv4" => self.inhibit_ipv4 = flag(key, value)?,
             "com.docker.network.bridge.host_binding_ipv4" => {
                 self.host_binding = Some(value.parse().map_err(|_| failed(key, value, "nil ip"))?);
@@ -284,6 +288,7 @@ mod tests {
             (Driver::Macvlan, "macvlan_mode", "x", "requested macvlan mode 'x' is not valid"),
             (Driver::Ipvlan, "ipvlan_mode", "l4", "requested ipvlan mode 'l4' is not valid"),
             (Driver::Bridge, "silo.max-egress", "fast", "no rate"),
+            (Driver::Bridge, "silo.guard", "off", "failed to parse silo.guard value: off"),
         ] {
             let error = parse(driver, key, value).unwrap_err();
             assert!(error.is_invalid() && error.to_string().contains(words), "{error}");

@@ -71,7 +71,8 @@ impl FromStr for Driver {
 }
 
 /// One of `--subnet --ip-range --gateway --aux-address`, as given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PoolSpec {
     /// `--subnet`; `None`: chosen here.
     pub subnet: Option<String>,
@@ -104,6 +105,8 @@ pub struct NetworkSpec {
     pub options: BTreeMap<String, String>,
     /// Kept and shown.
     pub labels: BTreeMap<String, String>,
+    /// `--ipam-opt`: kept and shown, as by dockerd, whose default driver knows none.
+    pub ipam_options: BTreeMap<String, String>,
 }
 
 impl Default for NetworkSpec {
@@ -118,6 +121,7 @@ impl Default for NetworkSpec {
             pools: Vec::new(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            ipam_options: BTreeMap::new(),
         }
     }
 }
@@ -184,6 +188,15 @@ pub struct NetworkRecord {
     /// `bridge`, `host`, `none`: never removed, not stored.
     #[serde(default)]
     pub builtin: bool,
+    /// Kept and shown.
+    #[serde(default)]
+    pub ipam_options: BTreeMap<String, String>,
+    /// `--config-only`: on the host nothing is made of it; other networks are made with its settings. Its subnets, as given.
+    #[serde(default)]
+    pub configuration: Option<Vec<PoolSpec>>,
+    /// `--config-from`: name of the network whose settings it was made with; empty: its own.
+    #[serde(default)]
+    pub config_from: String,
 }
 
 /// Limits of an adapter in bits a second of Ethernet frames; `None`: unlimited.

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::json;
-use silo_engine::Engine;
 use silo_engine::network::{Driver, NetworkSpec, PoolSpec};
+use silo_engine::{Engine, NetworkRequest, Settings};
 
 use crate::error::{Answer, ApiError};
 use crate::params;
@@ -59,16 +59,17 @@ struct Pool {
     auxiliary_addresses: BTreeMap<String, String>,
 }
 
-fn spec(create: Create) -> Answer<NetworkSpec> {
-    let refused =
-        |field: &str| Err(ApiError::bad(format!("{field} is not supported by this version of silo")));
+fn request(create: Create) -> Answer<NetworkRequest> {
     let forbidden = |message: &str| ApiError { status: StatusCode::FORBIDDEN, message: message.to_owned() };
-    if create.config_only {
-        return refused("ConfigOnly");
-    }
-    if create.config_from.is_some_and(|c| !c.network.is_empty()) {
-        return refused("ConfigFrom");
-    }
+    let lender = create.config_from.map(|from| from.network).filter(|name| !name.is_empty());
+    let settings = match (create.config_only, lender) {
+        (false, None) => Settings::Own,
+        (true, None) => Settings::Lent,
+        (false, Some(lender)) => Settings::Of(lender),
+        (true, Some(_)) => {
+            return Err(forbidden("a configuration network cannot depend on another configuration network"));
+        }
+    };
     let of_swarm = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect \
                     this node to swarm and try again.";
     if create.ingress || create.driver == "overlay" || matches!(create.scope.as_str(), "swarm" | "global") {
@@ -83,18 +84,13 @@ fn spec(create: Create) -> Answer<NetworkSpec> {
             create.ipam.driver
         )));
     }
-    if let Some(option) = create.ipam.options.keys().next() {
-        return Err(ApiError::bad(format!(
-            "IPAM.Options: {option} is not supported by this version of silo"
-        )));
-    }
     let driver = match create.driver.as_str() {
         "" | "default" => "bridge",
         other => other,
     };
     let driver: Driver = driver.parse::<Driver>().map_err(|e| ApiError::not_found(e.to_string()))?;
     let some = |text: String| Some(text).filter(|t| !t.is_empty());
-    Ok(NetworkSpec {
+    let spec = NetworkSpec {
         name: create.name,
         driver,
         ipv4: create.ipv4.unwrap_or(true),
@@ -114,12 +110,14 @@ fn spec(create: Create) -> Answer<NetworkSpec> {
             .collect(),
         options: create.options,
         labels: create.labels,
-    })
+        ipam_options: create.ipam.options,
+    };
+    Ok(NetworkRequest { spec, settings })
 }
 
 pub(crate) async fn create(State(engine): State<Engine>, body: Body) -> Answer {
     let create: Create = params::json(body).await?;
-    let network = engine.create_network(spec(create)?).await?;
+    let network = engine.create_network(request(create)?).await?;
     Ok((StatusCode::CREATED, axum::Json(json!({"Id": network.id, "Warning": ""}))).into_response())
 }
 
@@ -131,7 +129,7 @@ mod tests {
 
     fn check(body: Value, expected: Result<&dyn Fn(&NetworkSpec) -> bool, &str>) {
         let create: Create = crate::names::from_value(body.clone()).unwrap();
-        match (spec(create), expected) {
+        match (request(create).map(|r| r.spec), expected) {
             (Ok(spec), Ok(test)) => assert!(test(&spec), "{body}: {spec:?}"),
             (Err(e), Err(text)) => assert!(e.message.contains(text), "{body}: {}", e.message),
             (Ok(_), Err(text)) => panic!("{body} should fail with {text}"),
@@ -155,8 +153,10 @@ mod tests {
         );
         check(json!({"Name": "x", "Driver": "overlay"}), Err("not a swarm manager"));
         check(json!({"Name": "x", "Ingress": true}), Err("not a swarm manager"));
-        check(json!({"Name": "x", "ConfigOnly": true}), Err("ConfigOnly"));
-        check(json!({"Name": "x", "ConfigFrom": {"Network": "y"}}), Err("ConfigFrom"));
+        check(
+            json!({"Name": "x", "ConfigOnly": true, "ConfigFrom": {"Network": "y"}}),
+            Err("cannot depend on another"),
+        );
         check(json!({"Name": "x", "Driver": "weave"}), Err("plugin \"weave\" not found"));
         check(json!({"Name": "x", "IPAM": {"Driver": "dhcp"}}), Err("dhcp"));
     }

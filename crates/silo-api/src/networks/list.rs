@@ -1,7 +1,10 @@
 //! list, inspect.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use silo_engine::network::{AdapterRecord, NetworkRecord};
 use silo_engine::{Engine, NetworkView};
@@ -9,30 +12,46 @@ use silo_engine::{Engine, NetworkView};
 use crate::error::Answer;
 use crate::params::Params;
 
+fn pool(
+    subnet: impl ToString,
+    range: Option<impl ToString>,
+    gateway: Option<impl ToString>,
+    auxiliary: &BTreeMap<String, impl Serialize>,
+) -> Value {
+    let mut out = json!({"Subnet": subnet.to_string()});
+    if let Some(range) = range {
+        out["IPRange"] = range.to_string().into();
+    }
+    if let Some(gateway) = gateway {
+        out["Gateway"] = gateway.to_string().into();
+    }
+    if !auxiliary.is_empty() {
+        out["AuxiliaryAddresses"] = json!(auxiliary);
+    }
+    out
+}
+
 fn show(network: &NetworkRecord, containers: Map<String, Value>) -> Value {
-    let config: Vec<Value> = network
-        .pools
-        .iter()
-        .map(|pool| {
-            let mut out = json!({"Subnet": pool.subnet.to_string()});
-            if let Some(range) = &pool.range {
-                out["IPRange"] = range.to_string().into();
-            }
-            if let Some(gateway) = &pool.gateway {
-                out["Gateway"] = gateway.to_string().into();
-            }
-            if !pool.auxiliary.is_empty() {
-                out["AuxiliaryAddresses"] = json!(pool.auxiliary);
-            }
-            out
-        })
-        .collect();
+    let config: Vec<Value> = match &network.configuration {
+        None => {
+            let pools = network.pools.iter();
+            pools.map(|p| pool(p.subnet, p.range, p.gateway, &p.auxiliary)).collect()
+        }
+        Some(given) => given
+            .iter()
+            .map(|p| {
+                let subnet = p.subnet.as_deref().unwrap_or_default();
+                pool(subnet, p.range.as_deref(), p.gateway.as_deref(), &p.auxiliary)
+            })
+            .collect(),
+    };
+    let options = Some(&network.ipam_options).filter(|o| !o.is_empty());
     json!({
         "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local",
         "Driver": network.driver.name(), "EnableIPv4": network.ipv4, "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": "default", "Options": null, "Config": config},
+        "IPAM": {"Driver": "default", "Options": options, "Config": config},
         "Internal": network.internal, "Attachable": network.attachable, "Ingress": false,
-        "ConfigFrom": {"Network": ""}, "ConfigOnly": false,
+        "ConfigFrom": {"Network": network.config_from}, "ConfigOnly": network.configuration.is_some(),
         "Containers": containers, "Options": network.options, "Labels": network.labels,
     })
 }

@@ -1,56 +1,86 @@
 //! `network create`: checks, the host's side, the record; each step beside its undo.
 
-use silo_network::{Driver, NetworkRecord, NetworkSpec};
+use silo_network::{NetworkRecord, NetworkSpec};
 
+use super::configuration;
 use crate::db::Table;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::joined::network_error;
 use crate::lock::lock;
-use crate::network_book::is_predefined;
+
+/// Whose settings a network has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Settings {
+    /// Its own.
+    #[default]
+    Own,
+    /// `--config-only`: it has them for others, and nothing on the host.
+    Lent,
+    /// `--config-from`: those of the network of this name.
+    Of(String),
+}
+
+/// A network that is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkRequest {
+    /// What is said of it.
+    pub spec: NetworkSpec,
+    /// Whose settings these are.
+    pub settings: Settings,
+}
 
 impl Engine {
     /// Makes a network.
-    pub async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkRecord> {
+    pub async fn create_network(&self, request: NetworkRequest) -> Result<NetworkRecord> {
         let engine = self.clone();
         blocking(move || {
             // Of two with the same name one comes second.
             let _verb = lock(&engine.inner.network_verb);
-            let network = engine.create_network_blocking(&spec)?;
+            let network = engine.create_network_blocking(&request)?;
             engine.network_event(&network, "create", None);
             Ok(network)
         })
         .await
     }
 
-    fn create_network_blocking(&self, spec: &NetworkSpec) -> Result<NetworkRecord> {
-        if spec.name.trim().is_empty() {
-            return Err(EngineError::invalid("invalid name: name is empty"));
+    fn create_network_blocking(&self, request: &NetworkRequest) -> Result<NetworkRecord> {
+        silo_network::check_name(&request.spec.name).map_err(network_error)?;
+        let name = &request.spec.name;
+        if self.networks().iter().any(|n| n.name == *name) {
+            return Err(EngineError::conflict(format!("network with name {name} already exists")));
         }
-        if is_predefined(&spec.name) {
-            return Err(EngineError::forbidden(format!(
-                "operation is not permitted on predefined {} network",
-                spec.name
-            )));
-        }
-        if matches!(spec.driver, Driver::Host | Driver::Null) {
-            return Err(EngineError::forbidden(format!(
-                "only one instance of \"{}\" network is allowed",
-                spec.driver
-            )));
-        }
-        if self.networks().iter().any(|n| n.name == spec.name) {
-            return Err(EngineError::conflict(format!("network with name {} already exists", spec.name)));
-        }
-        super::bandwidth::check(&spec.options, "network option")?;
-        let network = self.inner.networks.create(spec).map_err(network_error)?;
+        let network = self.make_network(request)?;
         if let Err(e) = self.inner.db.put_durably(Table::Networks, &network.id, &network) {
-            if let Err(e) = self.inner.networks.remove(&network) {
+            if let Err(e) = self.unmake_network(&network) {
                 tracing::warn!("network {}: {e}", network.name);
             }
             return Err(e);
         }
         lock(&self.inner.book.state).list.insert(network.id.clone(), network.clone());
         Ok(network)
+    }
+
+    fn make_network(&self, request: &NetworkRequest) -> Result<NetworkRecord> {
+        let settings = match &request.settings {
+            Settings::Own => &request.spec,
+            Settings::Lent => return configuration::record(&request.spec),
+            Settings::Of(lender) => &self.borrowed(&request.spec, lender)?,
+        };
+        super::bandwidth::check(&settings.options, "network option")?;
+        let made = self.inner.networks.create(settings).map_err(network_error)?;
+        let config_from = match &request.settings {
+            Settings::Of(lender) => lender.clone(),
+            Settings::Own | Settings::Lent => String::new(),
+        };
+        Ok(NetworkRecord { config_from, ..made })
+    }
+
+    /// Takes away what a network has on the host.
+    pub(super) fn unmake_network(&self, network: &NetworkRecord) -> Result<()> {
+        match network.configuration {
+            Some(_) => Ok(()),
+            None => self.inner.networks.remove(network).map_err(network_error),
+        }
     }
 }

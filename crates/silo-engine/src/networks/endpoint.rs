@@ -171,11 +171,7 @@ pub(crate) fn dns_names(record: &ContainerRecord, endpoint: &NetworkEndpoint) ->
 impl ContainerRecord {
     /// The names by which others on that network find it; none on the networks that are always there.
     pub fn dns_names(&self, endpoint: &NetworkEndpoint) -> Vec<String> {
-        if crate::network_book::is_predefined(&endpoint.network) {
-            Vec::new()
-        } else {
-            dns_names(self, endpoint)
-        }
+        if silo_network::is_predefined(&endpoint.network) { Vec::new() } else { dns_names(self, endpoint) }
     }
 
     /// The network that each of its endpoints is on, by its adapters.

@@ -203,6 +203,9 @@ impl Engine {
 
 /// Refuses networks whose adapters are of no use where the container runs.
 fn may_join(record: &ContainerRecord, network: &NetworkRecord) -> Result<()> {
+    if network.configuration.is_some() {
+        return Err(EngineError::forbidden("cannot create endpoint on configuration-only network"));
+    }
     let carried = placement::facts(record.isolation).adapters == Adapters::Carried;
     if carried && matches!(network.driver, Driver::Macvlan | Driver::Ipvlan) {
         return Err(EngineError::invalid(format!(

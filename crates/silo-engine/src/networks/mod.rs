@@ -8,6 +8,7 @@
 
 mod adapters;
 mod bandwidth;
+mod configuration;
 mod connect;
 mod create;
 mod down;
@@ -20,17 +21,18 @@ mod names;
 mod ports;
 mod remove;
 
-use silo_network::NetworkRecord;
+use silo_network::{NetworkRecord, is_predefined};
 
 use crate::db::Table;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::lock::lock;
-use crate::network_book::{is_predefined, no_such};
+use crate::network_book::no_such;
 use crate::spec::NetworkEndpoint;
 
 pub use adapters::{AdapterChange, AdapterState};
 pub use bandwidth::{MAX_EGRESS, MAX_INGRESS, limit_text};
+pub use create::{NetworkRequest, Settings};
 pub use list::{NetworkUser, NetworkView};
 
 impl Engine {
@@ -87,7 +89,9 @@ impl Engine {
     /// Has the host take over or make again what each stored network is made of.
     pub(crate) fn restore_networks(&self) -> Result<()> {
         for network in self.inner.db.all::<NetworkRecord>(Table::Networks)? {
-            if let Err(e) = self.inner.networks.restore(&network) {
+            if network.configuration.is_none()
+                && let Err(e) = self.inner.networks.restore(&network)
+            {
                 tracing::error!("network {} ({}): {e}", network.name, network.id);
             }
             lock(&self.inner.book.state).list.insert(network.id.clone(), network);

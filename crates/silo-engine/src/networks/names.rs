@@ -10,7 +10,6 @@ use super::endpoint::dns_names;
 use crate::engine::{Engine, Entry};
 use crate::error::Result;
 use crate::joined::{Joined, network_error};
-use crate::network_book::is_predefined;
 use crate::placement;
 use crate::record::{ContainerId, ContainerRecord};
 
@@ -43,7 +42,7 @@ impl Engine {
         self.tell_names(record, adapters);
         self.refresh_links(record);
         // As dockerd: on the default network there is none.
-        let wanted = adapters.iter().any(|a| !is_predefined(&a.network));
+        let wanted = adapters.iter().any(|a| !silo_network::is_predefined(&a.network));
         if !wanted {
             // One that it had goes on: its resolv.conf may be open.
             return Ok(None);
@@ -56,7 +55,7 @@ impl Engine {
     }
 
     fn tell_names(&self, record: &ContainerRecord, adapters: &[AdapterRecord]) {
-        for adapter in adapters.iter().filter(|a| !is_predefined(&a.network)) {
+        for adapter in adapters.iter().filter(|a| !silo_network::is_predefined(&a.network)) {
             let Some(endpoint) = record.spec.networks.iter().find(|e| e.network == adapter.network) else {
                 continue;
             };
@@ -104,7 +103,10 @@ impl Engine {
                 own.insert(alias.to_owned(), target.id.0.clone());
             }
         }
-        let networks = adapters.iter().filter(|a| !is_predefined(&a.network)).map(|a| a.network_id.clone());
+        let networks = adapters
+            .iter()
+            .filter(|a| !silo_network::is_predefined(&a.network))
+            .map(|a| a.network_id.clone());
         let ndots = record.spec.dns_options.iter().filter_map(|o| o.strip_prefix("ndots:"));
         // Who is on internal networks alone must not get word out by a question, least of all through the host.
         let internal = |a: &AdapterRecord| self.find_network(&a.network_id).is_ok_and(|n| n.internal);

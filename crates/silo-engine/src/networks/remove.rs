@@ -6,7 +6,6 @@ use crate::db::Table;
 use crate::engine::{Engine, blocking};
 use crate::error::{EngineError, Result};
 use crate::filters::Filters;
-use crate::joined::network_error;
 use crate::lock::lock;
 
 impl Engine {
@@ -30,6 +29,7 @@ impl Engine {
     }
 
     fn strike_out(&self, network: &NetworkRecord) -> Result<()> {
+        self.refuse_if_lent(network)?;
         {
             // Nobody enters it from here on.
             let mut state = lock(&self.inner.book.state);
@@ -57,7 +57,7 @@ impl Engine {
         self.finish_leaving_network(&network.id);
         // What a crash leaves between the two is a network of the host's that the next start takes away.
         let removed = self.inner.db.delete(Table::Networks, &network.id).and_then(|()| {
-            self.inner.networks.remove(network).map_err(network_error).map_err(|e| EngineError {
+            self.unmake_network(network).map_err(|e| EngineError {
                 message: format!("error while removing network: {}", e.message),
                 ..e
             })
@@ -82,6 +82,7 @@ impl Engine {
             let created: Option<jiff::Timestamp> = network.created.parse().ok();
             let unwanted = filters.has("label!") && filters.labels("label!", &network.labels);
             if network.builtin
+                || network.configuration.is_some()
                 || self.inner.book.is_used(&network.id)
                 || unwanted
                 || !filters.labels("label", &network.labels)

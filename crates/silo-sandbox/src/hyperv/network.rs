@@ -215,6 +215,13 @@ pub(super) fn awaited() -> io::Result<OwnedFd> {
     tap_of(&mut socket, Some((bridge, MTU)))
 }
 
+/// The tap of a VMM whose state is saved: clones of it have the offloads that its machine found on this one. In a namespace of the
+/// process's own from here on; the process must be single-threaded.
+pub(super) fn apart() -> io::Result<OwnedFd> {
+    silo_sys::mount::unshare(libc::CLONE_NEWNET)?;
+    tap::create(TAP)
+}
+
 /// The tap of one VMM, after [`carry_on`]. It goes with its descriptor: there is one at a time.
 pub(super) fn tap() -> io::Result<OwnedFd> {
     let mut here = Namespace::read()?;

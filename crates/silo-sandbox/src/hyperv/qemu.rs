@@ -54,8 +54,7 @@ pub(super) struct Wanted {
     pub(super) layers: Vec<(String, OwnedFd)>,
     /// The writable one.
     pub(super) scratch: (String, OwnedFd),
-    /// `None`: an interface that leads nowhere.
-    pub(super) tap: Option<OwnedFd>,
+    pub(super) tap: OwnedFd,
     /// The other ends of the ports `agent` and `shares`.
     pub(super) ports: [OwnedFd; 2],
     /// The state to go on from.
@@ -85,7 +84,7 @@ fn command_line(host: &MachineHost) -> String {
 impl Wanted {
     /// What tells machines apart whose states do not fit each other, beside kernel, initial file system and memory.
     pub(super) fn shape() -> String {
-        format!("microvm-3 layers={LAYER_DISKS} cpu=qemu64,+fsgsbase")
+        format!("microvm-4 layers={LAYER_DISKS} cpu=qemu64,+fsgsbase")
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -146,10 +145,7 @@ impl Wanted {
                 format!("virtio-blk-device,id={id},drive=disk{i},serial={serial},{cache},{errors}"),
             );
         }
-        match &self.tap {
-            Some(fd) => add("netdev", format!("tap,id=network,fd={}", number(fd))),
-            None => add("netdev", "hubport,id=network,hubid=0".into()),
-        }
+        add("netdev", format!("tap,id=network,fd={}", number(&self.tap)));
         add("device", "virtio-net-device,netdev=network".into());
         if let Some(fd) = &self.qmp {
             add("chardev", format!("socket,id=qmp,fd={}", number(fd)));
@@ -169,7 +165,8 @@ impl Wanted {
         let mut all: Vec<&OwnedFd> = self.layers.iter().map(|(_, fd)| fd).collect();
         all.push(&self.scratch.1);
         all.extend(&self.ports);
-        all.extend([&self.tap, &self.incoming, &self.qmp].into_iter().flatten());
+        all.push(&self.tap);
+        all.extend([&self.incoming, &self.qmp].into_iter().flatten());
         if let Memory::Clone(fd) | Memory::Template(fd) = &self.memory {
             all.push(fd);
         }

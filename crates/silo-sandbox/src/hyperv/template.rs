@@ -28,6 +28,7 @@ use super::bundle;
 use super::confinement::PROGRAM;
 use super::disks::{self, as_it_is, is_as_it_was};
 use super::kernel::Kernel;
+use super::network;
 use super::parts::{SAVED_SCRATCH, Saved, files, open, pair, size_of};
 use super::qemu::{LAYER_DISKS, Memory, Wanted};
 use super::qmp::Qmp;
@@ -339,7 +340,7 @@ pub fn build(config: &MachineConfig) -> io::Result<Template> {
         memory: Memory::Template(memory.try_clone()?.into()),
         layers,
         scratch: (bundle::SCRATCH_SERIAL.into(), scratch.into()),
-        tap: None,
+        tap: network::apart()?,
         ports: [agents, theirs],
         incoming: None,
         qmp: Some(taken),

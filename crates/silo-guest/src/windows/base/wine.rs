@@ -9,6 +9,7 @@
 //! | `standard-user` | who is no administrator changes neither the machine's registry, nor the system's files, nor administrators' processes |
 //! | `machine-sid` | the machine's SID is not the same everywhere: the server takes it from a file that init leaves, at its start and at SIGUSR2, shows it in the registry (`HKLM\SAM\SAM\Domains\Account`) and has it in its tokens; `advapi32` and `sechost` look there, and know the accounts that each machine has |
 //! | `job-limits` | the container is a job that every process is in: its limits, processes and times are told, and memory and processors agree with them; a program's own jobs keep their limits, and that of processes; times of other processes are theirs |
+//! | `killed` | what ends without a word, killed from outside of Windows for want of memory, has 137 for exit code, not the 0 of success |
 //!
 //! They run in place of the packaged ones, beside all else of the packages. Compiled in a root of the distribution's own
 //! packages, so that nothing of the host's is in them; what was compiled once for the same source, compiler and patches is
@@ -34,6 +35,7 @@ const PATCHES: &[(&str, &str)] = &[
     ("standard-user.patch", include_str!("wine/standard-user.patch")),
     ("machine-sid.patch", include_str!("wine/machine-sid.patch")),
     ("job-limits.patch", include_str!("wine/job-limits.patch")),
+    ("killed.patch", include_str!("wine/killed.patch")),
 ];
 const BUILD: &str = include_str!("wine/build.sh");
 /// Kept over base builds; what is in it can be removed at any time.
