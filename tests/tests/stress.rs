@@ -27,6 +27,22 @@ fn share(d: &Daemon, guest: Guest, name: &str, program: &str, ms: &str) -> u64 {
     said.out.parse().unwrap_or_else(|_| panic!("{said:?}"))
 }
 
+/// Waits until a container does nothing of its own: a Windows one's services start beside its program, and use what it may use.
+fn settle(d: &Daemon, name: &str) {
+    const LIMIT: Duration = Duration::from_secs(180);
+    let used = || number(&stats(d, name)["cpu_stats"]["cpu_usage"]["total_usage"]);
+    let end = Instant::now() + LIMIT;
+    loop {
+        let before = used();
+        std::thread::sleep(Duration::from_secs(1));
+        // A twentieth of a processor.
+        if used() - before < 50_000_000 {
+            return;
+        }
+        assert!(Instant::now() < end, "{name} is never idle");
+    }
+}
+
 /// Makes a container by the API, with what the stock client says to Windows hosts alone, and starts it.
 fn created(d: &Daemon, dir: &Path, guest: Guest, name: &str, host: Value) {
     let mut host = host;
@@ -36,6 +52,7 @@ fn created(d: &Daemon, dir: &Path, guest: Guest, name: &str, host: Value) {
     let (status, said) = d.post(&format!("/containers/create?name={name}"), &body);
     assert_eq!(status, 201, "{said}");
     d.ok(&["start", name]);
+    settle(d, name);
 }
 
 #[test]
@@ -63,7 +80,9 @@ fn memory_is_held_to_one_percent() {
             most as f64 / MIB as f64,
             said.code
         );
-        assert!(touched <= limit && most <= limit && most >= limit - limit / 100, "{most} of {limit}");
+        // The kernel lets a program that it kills have the last pages it cannot do without.
+        let (least, last) = (limit - limit / 100, 64 << 10);
+        assert!(touched <= limit && (least..=limit + last).contains(&most), "{most} of {limit}");
         // What was there, and the page tables of the rest.
         assert!(touched + before >= limit - limit / 20, "{before} and {touched} of {limit}");
         // The one that asked for it ended, and nobody else.
@@ -97,6 +116,7 @@ fn processors_are_held_to_five_percent_and_shown_so() {
         shown.sort_by(f64::total_cmp);
         d.ok(&["rm", "-f", &name]);
         guest.start(&d, dir.path(), &name, &["--cpus", "0.5"], &["stress", "wait"]);
+        settle(&d, &name);
         let told = share(&d, guest, &name, "cpu", "3000") as f64 / 100.0;
         d.ok(&["rm", "-f", &name]);
         println!(
@@ -154,6 +174,7 @@ fn the_system_drive_is_written_at_its_rate() {
     for guest in [LINUX, WINDOWS] {
         let name = guest.name.to_lowercase();
         guest.start(&d, dir.path(), &name, &[], &["stress", "wait"]);
+        settle(&d, &name);
         let change = json!({"IOMaximumBandwidth": most});
         let (status, said) = d.post(&format!("/containers/{name}/update"), &change);
         if status == 400 && said.contains("is on no block device that could be limited") {
