@@ -204,6 +204,10 @@ mod hex {
     }
 }
 
+/// Mount option of a scratch (ext4(5)): the inode tables of a new file are zeros. Without it the kernel writes them in the background
+/// for minutes: gigabytes of the host's, and as much as the container may write.
+pub const SCRATCH_OPTION: &str = "noinit_itable";
+
 /// A disk of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use silo_runtime::protocol::SCRATCH_OPTION;
 use silo_sys::block::Loop;
 use silo_sys::mount;
 
@@ -37,7 +38,8 @@ fn mounted(image: &Path) -> io::Result<OwnedFd> {
     loop {
         let device = Loop::of(&file)?;
         // What is deleted takes no room of the host's any more.
-        match mount::new_filesystem("ext4", &device.path().to_string_lossy(), &["discard".into()], 0) {
+        let options = ["discard".to_owned(), SCRATCH_OPTION.to_owned()];
+        match mount::new_filesystem("ext4", &device.path().to_string_lossy(), &options, 0) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EBUSY)) && tries < TRIES => {
                 tries += 1
             }

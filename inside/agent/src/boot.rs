@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use silo_runtime::protocol::{BUNDLE, Boot, Disk, SeedFile};
+use silo_runtime::protocol::{BUNDLE, Boot, Disk, SCRATCH_OPTION, SeedFile};
 use silo_sys::entropy;
 use silo_sys::mount::{self, attr};
 
@@ -114,9 +114,9 @@ pub(crate) fn mount(disk: &Disk) -> io::Result<()> {
 fn mount_disk(disk: &Disk) -> io::Result<()> {
     let device = device(&disk.serial)?;
     std::fs::create_dir_all(&disk.at)?;
-    let read_only: &[String] = if disk.read_only { &["ro".to_owned()] } else { &[] };
-    let attributes = if disk.read_only { attr::RDONLY } else { 0 };
-    let fd = mount::new_filesystem(&disk.filesystem, &device.to_string_lossy(), read_only, attributes)?;
+    let (option, attributes) = if disk.read_only { ("ro", attr::RDONLY) } else { (SCRATCH_OPTION, 0) };
+    let options = [option.to_owned()];
+    let fd = mount::new_filesystem(&disk.filesystem, &device.to_string_lossy(), &options, attributes)?;
     let at = rustix::fs::open(&disk.at, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mount::attach(&fd, at)
 }
