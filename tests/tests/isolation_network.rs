@@ -93,6 +93,22 @@ fn addresses_of_others_are_refused() {
 }
 
 #[test]
+fn a_network_may_trust_its_containers() {
+    let d = Daemon::start();
+    d.ok(&["network", "create", "-o", "silo.guard=false", "trusted"]);
+    serve(&d, "web", &["--network", "trusted"]);
+    let web = address(&d, "web");
+    let free = format!("{}.77", web.rsplit_once('.').unwrap().0);
+    // As routers that share an address do (VRRP).
+    let take = format!("ip addr add {free}/16 dev eth0 && exec sleep 600");
+    let admin = ["--network", "trusted", "--cap-add", "NET_ADMIN"];
+    d.ok(&[&["run", "-d", "--name", "router"], &admin[..], &[IMAGE, "sh", "-c", &take]].concat());
+    let reached = || d.docker(&["exec", "web", "ping", "-c", "1", "-W", "1", &free]).code == 0;
+    assert!(soon(|| reached().then(String::new)).is_some(), "{free} is the router's");
+    d.fails(&["network", "create", "-o", "silo.guard=no", "bad"], "failed to parse silo.guard value: no");
+}
+
+#[test]
 fn the_hosts_own_rules_stay_as_they_are() {
     let mut d = Daemon::start();
     let table = format!("user_{}", d.bridge());

@@ -47,7 +47,6 @@ fn a_network_is_made_shown_and_removed() {
     d.fails(&["network", "create", "-d", "host", "x"], "only one instance of \"host\" network is allowed");
     d.fails(&["network", "create", "-d", "weave", "x"], "plugin \"weave\" not found");
     d.fails(&["network", "create", "-d", "overlay", "x"], "This node is not a swarm manager");
-    d.fails(&["network", "create", "--config-only", "x"], "ConfigOnly");
     d.fails(&["network", "create", "-o", "dev.silo.max-egress=fast", "x"], "\"fast\" is no bandwidth");
     d.fails(&["network", "rm", "bridge"], "bridge is a pre-defined network and cannot be removed");
     d.fails(&["network", "inspect", "nosuch"], "network nosuch not found");
@@ -299,6 +298,53 @@ fn adapters_are_listed_limited_added_and_removed() {
     assert!(silo(&["adapter", "ls", "labelled"]).contains("3Mbps"));
     silo(&["adapter", "rm", "labelled", "bridge"]);
     assert!(!silo(&["adapter", "ls", "labelled"]).contains("3Mbps"));
+}
+
+#[test]
+fn networks_are_made_with_the_settings_of_another() {
+    let mut d = Daemon::start();
+    let range =
+        ["--subnet", "10.237.0.0/24", "--ip-range", "10.237.0.128/25", "--aux-address", "a=10.237.0.9"];
+    let options = ["-o", "silo.max-egress=7Mbps", "--label", "of=both", "--ipam-opt", "kept=shown"];
+    d.ok(&[&["network", "create", "--config-only"], &range[..], &options, &["recipe"]].concat());
+    assert_eq!(shown(&d, "recipe", "{{.Driver}} {{.ConfigOnly}}"), "null true");
+    assert_eq!(shown(&d, "recipe", "{{(index .IPAM.Config 0).IPRange}}"), "10.237.0.128/25");
+    let from = ["network", "create", "--config-from"];
+    d.fails(
+        &[&from[..], &["recipe", "--subnet", "10.1.0.0/24", "bad"]].concat(),
+        "user specified configurations",
+    );
+    d.fails(&[&from[..], &["bridge", "bad"]].concat(), "configuration network \"bridge\" does not exist");
+    d.fails(&[&from[..], &["recipe", "--config-only", "bad"]].concat(), "cannot depend on another");
+    d.fails(
+        &["network", "create", "--config-only", "--internal", "bad"],
+        "can only contain network specific fields",
+    );
+    d.fails(
+        &["run", "--rm", "--network", "recipe", IMAGE, "true"],
+        "cannot create endpoint on configuration-only",
+    );
+    d.ok(&[&from[..], &["recipe", "made"]].concat());
+    assert_eq!(shown(&d, "made", "{{.Driver}} {{.ConfigFrom.Network}} {{.Labels.of}}"), "bridge recipe both");
+    assert_eq!(
+        shown(&d, "made", "{{.IPAM.Options.kept}} {{(index .IPAM.Config 0).Subnet}}"),
+        "shown 10.237.0.0/24"
+    );
+    d.ok(&["run", "-d", "--name", "on-made", "--network", "made", IMAGE, "sleep", "600"]);
+    let address = d.ok(&["inspect", "-f", "{{.NetworkSettings.Networks.made.IPAddress}}", "on-made"]);
+    // The first one is the gateway's.
+    assert_eq!(address, "10.237.0.129");
+    let limits = d.silo(&["adapter", "ls", "on-made"]);
+    assert!(limits.out.contains("7Mbps"), "{limits:?}");
+    d.fails(&["network", "rm", "recipe"], "configuration network \"recipe\" is in use");
+    d.stop(true);
+    d.again();
+    assert_eq!(shown(&d, "recipe", "{{.ConfigOnly}}"), "true");
+    d.ok(&["rm", "-f", "on-made"]);
+    // Recipes have nothing to be pruned.
+    let pruned = d.ok(&["network", "prune", "-f"]);
+    assert!(pruned.contains("made") && !pruned.contains("recipe"), "{pruned}");
+    d.ok(&["network", "rm", "recipe"]);
 }
 
 #[test]

@@ -142,18 +142,7 @@ pub(crate) fn run_soak(root: &Path, arguments: Vec<String>) -> Outcome {
         packages::ensure(packages::BUILD)?;
         inside(root)?;
     }
-    let mut command = Command::new("cargo");
-    command.current_dir(root).env("SILO_BIN", &silo);
-    command.env("SILO_SOAK_ROUNDS", rounds).env("SILO_SOAK_SEED", seed);
-    crate::run(command.args([
-        "test",
-        "-p",
-        "silo-tests",
-        "--test",
-        file,
-        "--",
-        "--nocapture",
-        "--test-threads=1",
-        test,
-    ]))
+    let mut command = test_command(root, [*file]);
+    command.env("SILO_BIN", &silo).env("SILO_SOAK_ROUNDS", rounds).env("SILO_SOAK_SEED", seed);
+    crate::run(command.args(["--", "--nocapture", "--test-threads=1", test]))
 }

@@ -30,6 +30,7 @@ mod record;
 mod recover;
 mod registry;
 mod signal;
+pub mod size;
 mod spares;
 mod spec;
 mod stream;
@@ -52,8 +53,8 @@ pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
 pub use mount_mode::MountMode;
 pub use networks::{
-    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkRequest, NetworkUser, NetworkView, Settings,
-    limit_text,
+    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkRequest, NetworkSettings, NetworkUser,
+    NetworkView, limit_text,
 };
 pub use record::*;
 pub use spares::PoolState;

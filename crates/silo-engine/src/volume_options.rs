@@ -23,7 +23,7 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), String> {
         return Err("port not allowed in CIFS device URL, include 'port' in 'o='".to_owned());
     }
     if let Some(size) = options.get("size")
-        && bytes(size).ok_or_else(|| format!("invalid size: '{size}'"))? > 0
+        && crate::size::bytes(size).ok_or_else(|| format!("invalid size: '{size}'"))? > 0
     {
         return Err("quota size requested but no quota support".to_owned());
     }
@@ -40,25 +40,6 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), String> {
 /// An option that says something.
 fn get<'o>(options: &'o BTreeMap<String, String>, name: &str) -> Option<&'o str> {
     options.get(name).map(String::as_str).filter(|text| !text.is_empty())
-}
-
-/// `10m`, `1.5 GiB`: units are powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(end);
-    let unit = unit.strip_prefix(' ').unwrap_or(unit);
-    let power = match unit.trim_end_matches('b').trim_end_matches('i') {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return None,
-    };
-    let number: f64 = number.parse().ok()?;
-    Some((number * 1024f64.powi(power)) as u64)
 }
 
 /// Whether a volume with these options is a mount, which is made when it is used.
@@ -137,20 +118,6 @@ mod tests {
         says(&["size=lots"], Err("invalid size: 'lots'"));
         let port = "port not allowed in CIFS device URL, include 'port' in 'o='";
         says(&["type=cifs", "device=//host:1/share"], Err(port));
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, wanted) in [
-            ("1", Some(1)),
-            ("1.5k", Some(1536)),
-            ("2 GiB", Some(2 << 30)),
-            ("3MB", Some(3 << 20)),
-            ("x", None),
-        ] {
-            assert_eq!(bytes(text), wanted, "{text}");
-        }
-        assert_eq!(bytes("1q"), None);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use silo_sys::netlink::Socket;
+use silo_sys::routes::DefaultRoute;
 
 use crate::error::{NetworkError, Result, kernel};
 use crate::firewall::Guard;
-use crate::links::{self, DefaultRoute, Upper, Veth};
+use crate::links::{self, Upper, Veth};
 use crate::mac::MacAddress;
 use crate::network::Network;
 use crate::networks::{Live, MTU, Networks, random_id};
@@ -226,7 +227,7 @@ impl Networks {
                 routes.push(DefaultRoute { ipv6, index: index_of(inside, &name)?, gateway });
             }
             let doing = || kernel("setting the default route");
-            for old in links::default_routes(inside).map_err(doing())? {
+            for old in silo_sys::routes::defaults(inside).map_err(doing())? {
                 if !routes.contains(&old) {
                     inside
                         .change(old.remove())

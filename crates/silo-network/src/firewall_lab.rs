@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use silo_sys::netlink::Socket;
+use silo_sys::routes::DefaultRoute;
 use silo_sys::{links as sys_links, netns};
 
 use crate::bridge::{self, Bridge};
@@ -138,8 +139,8 @@ impl Lab {
             inside.change(sys_links::add_address(index, ipv4.into(), 24)).unwrap();
             inside.change(sys_links::add_address(index, ipv6.into(), 64)).unwrap();
             inside.change(links::set_up(index)).unwrap();
-            inside.change(sys_links::add_default_route(index, gateway.0.into())).unwrap();
-            inside.change(sys_links::add_default_route(index, gateway.1.into())).unwrap();
+            inside.change(DefaultRoute::by(index, gateway.0.into()).replace()).unwrap();
+            inside.change(DefaultRoute::by(index, gateway.1.into()).replace()).unwrap();
             Ok(())
         })
         .unwrap();

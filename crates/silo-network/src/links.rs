@@ -1,13 +1,12 @@
 //! Links, addresses and routes by rtnetlink (`linux/rtnetlink.h`, `linux/if_link.h`, `linux/veth.h`).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use silo_sys::links::header;
 pub(crate) use silo_sys::links::{
     add_address, all, find, is_gone, set_master, set_up, wait_until_it_carries,
 };
-use silo_sys::links::{dump, header, octets};
 use silo_sys::netlink::{self, CREATE, EXCLUSIVE, Message, Socket};
 
 use crate::mac::MacAddress;
@@ -18,9 +17,6 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -41,13 +37,7 @@ const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_TABLE: u16 = 15;
-
 const LINK_HEADER: usize = 16;
-const ROUTE_HEADER: usize = 12;
 
 const IFF_UP: u32 = 1;
 
@@ -215,115 +205,14 @@ pub(crate) fn delete(name: &str) -> Message {
     message
 }
 
-/// Where everything goes that no other route takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DefaultRoute {
-    pub(crate) ipv6: bool,
-    /// Of the link.
-    pub(crate) index: u32,
-    /// `None`: everybody is on the link.
-    pub(crate) gateway: Option<IpAddr>,
-}
-
-impl DefaultRoute {
-    fn message(self, kind: u16, flags: u16) -> Message {
-        let scope = match (self.gateway, self.ipv6, kind) {
-            (_, _, RTM_DELROUTE) => libc::RT_SCOPE_NOWHERE,
-            (None, false, _) => libc::RT_SCOPE_LINK,
-            _ => libc::RT_SCOPE_UNIVERSE,
-        };
-        let family = if self.ipv6 { libc::AF_INET6 } else { libc::AF_INET } as u8;
-        let (table, protocol) = (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT);
-        // rtmsg: family, destination and source length, tos, table, protocol, scope, type, flags. A removal takes any.
-        let (protocol, unicast) = match kind {
-            RTM_DELROUTE => (libc::RTPROT_UNSPEC, libc::RTN_UNSPEC),
-            _ => (protocol, libc::RTN_UNICAST),
-        };
-        let fixed = [family, 0, 0, 0, table, protocol, scope, unicast, 0, 0, 0, 0];
-        let mut message = Message::new(kind, flags, &fixed);
-        if let Some(gateway) = self.gateway {
-            message.attribute(RTA_GATEWAY, &octets(gateway));
-        }
-        message.number(RTA_OIF, self.index);
-        message
-    }
-
-    /// Adds it; there is one already: `EEXIST`.
-    pub(crate) fn add(self) -> Message {
-        self.message(RTM_NEWROUTE, CREATE | EXCLUSIVE)
-    }
-
-    pub(crate) fn remove(self) -> Message {
-        self.message(RTM_DELROUTE, 0)
-    }
-}
-
-/// One route, as the kernel tells it.
-struct Route {
-    ipv6: bool,
-    destination: IpSubnet,
-    index: u32,
-    gateway: Option<IpAddr>,
-    table: u32,
-}
-
-fn all_routes(socket: &mut Socket) -> io::Result<Vec<Route>> {
-    dump(
-        socket,
-        || Message::new(RTM_GETROUTE, 0, &[0; ROUTE_HEADER]),
-        |answer| {
-            let (family, prefix) = (i32::from(*answer.first()?), *answer.get(1)?);
-            let mut table = u32::from(*answer.get(4)?);
-            // Only routes to somewhere: no multicast, broadcast, unreachable.
-            if *answer.get(7)? != libc::RTN_UNICAST && table != u32::from(libc::RT_TABLE_LOCAL) {
-                return None;
-            }
-            let (mut index, mut gateway) = (0, None);
-            let mut destination: IpAddr = match family {
-                libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-                libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
-                _ => return None,
-            };
-            for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
-                match attribute {
-                    RTA_DST => destination = address(payload)?,
-                    RTA_OIF => index = netlink::number(payload)?,
-                    RTA_GATEWAY => gateway = address(payload),
-                    RTA_TABLE => table = netlink::number(payload)?,
-                    _ => {}
-                }
-            }
-            let destination = IpSubnet::containing(destination, prefix);
-            Some(Route { ipv6: family == libc::AF_INET6, destination, index, gateway, table })
-        },
-    )
-}
-
 /// What the host sends where: (destination, index of the link) of its routes, but for the default routes and the
 /// kernel's own table of local addresses.
 pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<(IpSubnet, u32)>> {
-    let routes = all_routes(socket)?.into_iter();
+    let routes = silo_sys::routes::all(socket)?.into_iter();
     Ok(routes
-        .filter(|r| r.destination.prefix() > 0 && r.table != u32::from(libc::RT_TABLE_LOCAL))
-        .map(|r| (r.destination, r.index))
+        .filter(|r| r.destination.1 > 0 && r.table != u32::from(libc::RT_TABLE_LOCAL))
+        .map(|r| (IpSubnet::containing(r.destination.0, r.destination.1), r.index))
         .collect())
-}
-
-/// Default routes of the main table.
-pub(crate) fn default_routes(socket: &mut Socket) -> io::Result<Vec<DefaultRoute>> {
-    let routes = all_routes(socket)?.into_iter();
-    Ok(routes
-        .filter(|r| r.destination.prefix() == 0 && r.table == u32::from(libc::RT_TABLE_MAIN))
-        .map(|r| DefaultRoute { ipv6: r.ipv6, index: r.index, gateway: r.gateway })
-        .collect())
-}
-
-fn address(payload: &[u8]) -> Option<IpAddr> {
-    match payload.len() {
-        4 => Some(Ipv4Addr::from(*payload.first_chunk::<4>()?).into()),
-        16 => Some(Ipv6Addr::from(*payload.first_chunk::<16>()?).into()),
-        _ => None,
-    }
 }
 
 /// It is there already.

@@ -30,8 +30,8 @@ const BURST_MS: u64 = 5;
 const LEAST_BURST: u64 = 6400;
 /// What waits at most: this long of the rate. What comes then is dropped, which is how a sender learns the rate.
 const QUEUE_MS: u64 = 50;
-/// Eight full frames, a tenth of a second at 1 Mbit/s: TCP needs a few in flight.
-const LEAST_QUEUE: u64 = 12_000;
+/// Sixteen full frames, a fifth of a second at 1 Mbit/s: with eight TCP runs dry after a loss now and then.
+const LEAST_QUEUE: u64 = 24_000;
 
 /// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

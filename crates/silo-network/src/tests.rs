@@ -208,7 +208,7 @@ fn a_running_container_is_connected_and_disconnected() {
         let gateways = || {
             inside(namespace, || {
                 let mut socket = Socket::open().unwrap();
-                let routes = links::default_routes(&mut socket).unwrap();
+                let routes = silo_sys::routes::defaults(&mut socket).unwrap();
                 let mut list: Vec<_> = routes.iter().map(|r| r.gateway.unwrap().to_string()).collect();
                 list.sort();
                 list

@@ -14,6 +14,7 @@ pub mod mount_words;
 pub mod netlink;
 pub mod netns;
 pub mod process;
+pub mod routes;
 pub mod socket;
 pub mod tap;
 pub mod traffic;

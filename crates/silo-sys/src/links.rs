@@ -1,4 +1,4 @@
-//! Network interfaces, addresses and routes by rtnetlink (`linux/rtnetlink.h`, `linux/if_link.h`): what hosts and guests
+//! Network interfaces and addresses by rtnetlink (`linux/rtnetlink.h`, `linux/if_link.h`): what hosts and guests
 //! alike do with them.
 
 use std::io;
@@ -13,9 +13,6 @@ const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -38,16 +35,11 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_F_NODAD: u8 = 2;
 
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
-const ROUTE_HEADER: usize = 12;
 const IFF_UP: u32 = 1;
 /// `IF_OPER_UP` of RFC 2863's states (`linux/if.h`).
 const OPER_UP: u8 = 6;
@@ -250,41 +242,6 @@ pub fn delete_address(index: u32, address: IpAddr, prefix: u8) -> Message {
     message
 }
 
-/// Sends everything that no other route takes to a gateway, in place of another route that does.
-pub fn add_default_route(index: u32, gateway: IpAddr) -> Message {
-    let (scope, unicast) = (libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
-    default_route(RTM_NEWROUTE, CREATE | REPLACE, (index, gateway), (libc::RTPROT_BOOT, scope, unicast))
-}
-
-/// No longer does that.
-pub fn delete_default_route(index: u32, gateway: IpAddr) -> Message {
-    let any = (libc::RTPROT_UNSPEC, libc::RT_SCOPE_NOWHERE, libc::RTN_UNSPEC);
-    default_route(RTM_DELROUTE, 0, (index, gateway), any)
-}
-
-fn default_route(
-    order: u16,
-    flags: u16,
-    (index, gateway): (u32, IpAddr),
-    (protocol, scope, kind): (u8, u8, u8),
-) -> Message {
-    // rtmsg: family, destination and source length, tos, table, protocol, scope, type, flags.
-    let fixed = [family(gateway), 0, 0, 0, libc::RT_TABLE_MAIN, protocol, scope, kind, 0, 0, 0, 0];
-    let mut message = Message::new(order, flags, &fixed);
-    message.attribute(RTA_GATEWAY, &octets(gateway)).number(RTA_OIF, index);
-    message
-}
-
-/// Sends what is for one address to a link, without a gateway.
-pub fn add_host_route(index: u32, address: IpAddr) -> Message {
-    let bits = octets(address).len() as u8 * 8;
-    let (table, scope) = (libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK);
-    let fixed = [family(address), bits, 0, 0, table, libc::RTPROT_BOOT, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
-    let mut message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed);
-    message.attribute(RTA_DST, &octets(address)).number(RTA_OIF, index);
-    message
-}
-
 /// Tells whose hardware address an address on a link is: nobody is asked, and nobody can say otherwise.
 pub fn add_neighbour(index: u32, address: IpAddr, mac: [u8; 6]) -> Message {
     // ndmsg: family, padding, index, state (NUD_PERMANENT), flags, type.
@@ -308,25 +265,6 @@ pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr, u8)>> {
             let wanted =
                 [IFA_LOCAL, IFA_ADDRESS].into_iter().find_map(|k| all.iter().find(|(a, _)| *a == k))?;
             Some((index, address(wanted.1)?, prefix))
-        },
-    )
-}
-
-/// Where the links of the namespace send what no other route takes: (index of the link, gateway).
-pub fn gateways(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr)>> {
-    dump(
-        socket,
-        || Message::new(RTM_GETROUTE, 0, &[0; ROUTE_HEADER]),
-        |answer| {
-            let (mut link, mut gateway) = (None, None);
-            for (attribute, payload) in netlink::attributes(answer.get(ROUTE_HEADER..)?) {
-                match attribute {
-                    RTA_OIF => link = netlink::number(payload),
-                    RTA_GATEWAY => gateway = address(payload),
-                    _ => {}
-                }
-            }
-            (*answer.get(1)? == 0).then_some((link?, gateway?))
         },
     )
 }

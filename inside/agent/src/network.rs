@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use silo_runtime::protocol::MachineNetwork;
 use silo_sys::links::{self, Link};
 use silo_sys::netlink::{Message, Socket};
+use silo_sys::routes::{self, DefaultRoute};
 
 /// Name of the device before anybody has named it.
 const DEVICE: &str = "eth0";
@@ -98,9 +99,9 @@ pub(crate) fn change(wanted: &[MachineNetwork]) -> io::Result<()> {
     }
     place(&mut socket, &device, wanted)?;
     // Those that stay have taken the place of others of their family.
-    for (index, gateway) in links::gateways(&mut socket)? {
-        if !wanted.iter().any(|n| n.gateways.contains(&gateway)) {
-            match socket.change(links::delete_default_route(index, gateway)) {
+    for route in routes::defaults(&mut socket)? {
+        if !wanted.iter().any(|n| n.gateways.iter().any(|g| Some(*g) == route.gateway)) {
+            match socket.change(route.remove()) {
                 Err(e) if !links::is_gone(&e) => return Err(e),
                 _ => {}
             }
@@ -129,7 +130,7 @@ fn place(socket: &mut Socket, device: &Link, wanted: &[MachineNetwork]) -> io::R
         furnish(&mut messages, device.index, network);
         if let Some((server, mac)) = network.resolver {
             messages.extend([
-                links::add_host_route(device.index, server),
+                routes::add_to_host(device.index, server),
                 links::add_neighbour(device.index, server, mac),
             ]);
         }
@@ -171,7 +172,7 @@ fn place(socket: &mut Socket, device: &Link, wanted: &[MachineNetwork]) -> io::R
 
 fn furnish(messages: &mut Vec<Message>, index: u32, network: &MachineNetwork) {
     messages.extend(network.addresses.iter().map(|(a, prefix)| links::add_address(index, *a, *prefix)));
-    messages.extend(network.gateways.iter().map(|g| links::add_default_route(index, *g)));
+    messages.extend(network.gateways.iter().map(|g| DefaultRoute::by(index, *g).replace()));
 }
 
 fn apply(socket: &mut Socket, messages: &mut [Message]) -> io::Result<()> {

@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::json;
 use silo_engine::network::{Driver, NetworkSpec, PoolSpec};
-use silo_engine::{Engine, NetworkRequest, Settings};
+use silo_engine::{Engine, NetworkRequest, NetworkSettings};
 
 use crate::error::{Answer, ApiError};
 use crate::params;
@@ -63,9 +63,9 @@ fn request(create: Create) -> Answer<NetworkRequest> {
     let forbidden = |message: &str| ApiError { status: StatusCode::FORBIDDEN, message: message.to_owned() };
     let lender = create.config_from.map(|from| from.network).filter(|name| !name.is_empty());
     let settings = match (create.config_only, lender) {
-        (false, None) => Settings::Own,
-        (true, None) => Settings::Lent,
-        (false, Some(lender)) => Settings::Of(lender),
+        (false, None) => NetworkSettings::Own,
+        (true, None) => NetworkSettings::Lent,
+        (false, Some(lender)) => NetworkSettings::Of(lender),
         (true, Some(_)) => {
             return Err(forbidden("a configuration network cannot depend on another configuration network"));
         }

@@ -80,7 +80,7 @@ pub(super) fn parse(text: &str, expand: &dyn Fn(&str) -> Result<String, String>)
             "required" if ["secret", "ssh"].contains(&kind.as_str()) => {
                 required = bool(&value).ok_or_else(invalid)?
             }
-            "size" if kind == "tmpfs" => size = Some(bytes(&value).ok_or_else(invalid)?),
+            "size" if kind == "tmpfs" => size = Some(silo_engine::size::bytes(&value).ok_or_else(invalid)?),
             "required" | "size" => return Err(unexpected()),
             "id" => id = Some(value),
             "sharing" => {
@@ -176,25 +176,6 @@ fn bool(text: &str) -> Option<bool> {
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
         _ => None,
     }
-}
-
-/// `64m`, `1.5GiB`: bytes, in powers of 1,024.
-fn bytes(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number: f64 = text[..end].parse().ok()?;
-    let unit = text[end..].trim().to_ascii_lowercase();
-    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
-    let power = match unit {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return None,
-    };
-    let bytes = number * 1024f64.powi(power);
-    (bytes < 2f64.powi(63)).then_some(bytes as u64)
 }
 
 /// Fields between commas; one in quotes may have commas, and quotes that are doubled.

@@ -11,7 +11,7 @@ use crate::lock::lock;
 
 /// Whose settings a network has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Settings {
+pub enum NetworkSettings {
     /// Its own.
     #[default]
     Own,
@@ -27,7 +27,7 @@ pub struct NetworkRequest {
     /// What is said of it.
     pub spec: NetworkSpec,
     /// Whose settings these are.
-    pub settings: Settings,
+    pub settings: NetworkSettings,
 }
 
 impl Engine {
@@ -63,15 +63,15 @@ impl Engine {
 
     fn make_network(&self, request: &NetworkRequest) -> Result<NetworkRecord> {
         let settings = match &request.settings {
-            Settings::Own => &request.spec,
-            Settings::Lent => return configuration::record(&request.spec),
-            Settings::Of(lender) => &self.borrowed(&request.spec, lender)?,
+            NetworkSettings::Own => &request.spec,
+            NetworkSettings::Lent => return configuration::record(&request.spec),
+            NetworkSettings::Of(lender) => &self.borrowed(&request.spec, lender)?,
         };
         super::bandwidth::check(&settings.options, "network option")?;
         let made = self.inner.networks.create(settings).map_err(network_error)?;
         let config_from = match &request.settings {
-            Settings::Of(lender) => lender.clone(),
-            Settings::Own | Settings::Lent => String::new(),
+            NetworkSettings::Of(lender) => lender.clone(),
+            NetworkSettings::Own | NetworkSettings::Lent => String::new(),
         };
         Ok(NetworkRecord { config_from, ..made })
     }

@@ -32,7 +32,7 @@ use crate::spec::NetworkEndpoint;
 
 pub use adapters::{AdapterChange, AdapterState};
 pub use bandwidth::{MAX_EGRESS, MAX_INGRESS, limit_text};
-pub use create::{NetworkRequest, Settings};
+pub use create::{NetworkRequest, NetworkSettings};
 pub use list::{NetworkUser, NetworkView};
 
 impl Engine {

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use silo_runtime::protocol::MachineNetwork;
 use silo_sys::links::{self, Link};
 use silo_sys::netlink::Socket;
-use silo_sys::{tap, traffic};
+use silo_sys::{routes, tap, traffic};
 
 const BRIDGE: &str = "silo-bridge";
 const TAP: &str = "silo-tap";
@@ -66,7 +66,7 @@ impl Namespace {
     /// What the adapters have, before any of it is taken away.
     fn settings(&mut self) -> io::Result<Vec<MachineNetwork>> {
         let addresses = links::addresses(&mut self.socket)?;
-        let gateways = links::gateways(&mut self.socket)?;
+        let defaults = routes::defaults(&mut self.socket)?;
         // Link-local addresses of IPv6 are each machine's own to make.
         let kept = |a: &IpAddr| !matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
         let of = |link: &Link| {
@@ -79,7 +79,11 @@ impl Namespace {
                     .filter(|(index, a, _)| *index == link.index && kept(a))
                     .map(|(_, a, prefix)| (*a, *prefix))
                     .collect(),
-                gateways: gateways.iter().filter(|(i, _)| *i == link.index).map(|(_, g)| *g).collect(),
+                gateways: defaults
+                    .iter()
+                    .filter(|r| r.index == link.index)
+                    .filter_map(|r| r.gateway)
+                    .collect(),
                 ..MachineNetwork::default()
             })
         };
@@ -148,7 +152,7 @@ impl Namespace {
         let mut messages = vec![links::set_mac(bridge.index, BRIDGE_MAC)];
         for (address, _) in networks.iter().flat_map(|n| &n.addresses).filter(|(a, _)| a.is_ipv4()) {
             messages.extend([
-                links::add_host_route(bridge.index, *address),
+                routes::add_to_host(bridge.index, *address),
                 links::add_neighbour(bridge.index, *address, machine),
             ]);
         }

@@ -19,25 +19,9 @@ pub(super) fn storage_size(options: &std::collections::BTreeMap<String, String>)
         if !name.eq_ignore_ascii_case("size") {
             return Err(ApiError::bad(format!("unknown option: StorageOpt {name:?}, there is size only")));
         }
-        let text = value.trim().to_ascii_lowercase();
-        let text = text.strip_suffix("ib").or_else(|| text.strip_suffix('b')).unwrap_or(&text);
-        let (number, shift) = match text.as_bytes().last() {
-            Some(b'k') => (&text[..text.len() - 1], 10),
-            Some(b'm') => (&text[..text.len() - 1], 20),
-            Some(b'g') => (&text[..text.len() - 1], 30),
-            Some(b't') => (&text[..text.len() - 1], 40),
-            _ => (text, 0),
-        };
-        let bytes = number
-            .trim()
-            .parse::<f64>()
-            .ok()
-            .filter(|n| *n > 0.0)
-            .map(|n| n * f64::from(1u32 << (shift / 2)) * f64::from(1u32 << (shift / 2)));
-        size = bytes
-            .filter(|n| *n <= 1e15)
-            .ok_or_else(|| ApiError::bad(format!("invalid size: StorageOpt size {value:?}")))?
-            as u64;
+        size = silo_engine::size::bytes(value)
+            .filter(|n| (1..=1_000_000_000_000_000).contains(n))
+            .ok_or_else(|| ApiError::bad(format!("invalid size: StorageOpt size {value:?}")))?;
     }
     Ok(size)
 }

@@ -33,22 +33,6 @@ pub(crate) fn restart_policy(policy: &Restart, auto_remove: bool) -> Answer<Rest
     Ok(parsed)
 }
 
-/// `10m` in bytes.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let number: f64 = lower[..digits].parse().ok()?;
-    let factor = match lower[digits..].trim_end_matches('b').trim_end_matches('i') {
-        "" => 1u64,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        _ => return None,
-    };
-    Some((number * factor as f64) as u64)
-}
-
 pub(super) fn log_config(body: &LogBody) -> Answer<LogConfig> {
     let driver = match body.r#type.as_str() {
         "" | "json-file" => "json-file",
@@ -59,7 +43,7 @@ pub(super) fn log_config(body: &LogBody) -> Answer<LogConfig> {
     for (name, value) in &body.config {
         let invalid = || ApiError::bad(format!("invalid value for log-opt {name}: {value:?}"));
         match name.as_str() {
-            "max-size" => log.max_size = size(value).ok_or_else(invalid)?,
+            "max-size" => log.max_size = silo_engine::size::bytes(value).ok_or_else(invalid)?,
             "max-file" => log.max_files = value.parse().ok().filter(|n| *n >= 1).ok_or_else(invalid)?,
             "mode" if value == "blocking" => {}
             other => return Err(ApiError::bad(format!("unknown log opt '{other}' for {driver} log driver"))),
