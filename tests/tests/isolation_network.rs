@@ -94,7 +94,7 @@ fn addresses_of_others_are_refused() {
 
 #[test]
 fn a_network_may_trust_its_containers() {
-    let d = Daemon::start();
+    let mut d = Daemon::start();
     d.ok(&["network", "create", "-o", "silo.guard=false", "trusted"]);
     serve(&d, "web", &["--network", "trusted"]);
     let web = address(&d, "web");
@@ -103,8 +103,14 @@ fn a_network_may_trust_its_containers() {
     let take = format!("ip addr add {free}/16 dev eth0 && exec sleep 600");
     let admin = ["--network", "trusted", "--cap-add", "NET_ADMIN"];
     d.ok(&[&["run", "-d", "--name", "router"], &admin[..], &[IMAGE, "sh", "-c", &take]].concat());
-    let reached = || d.docker(&["exec", "web", "ping", "-c", "1", "-W", "1", &free]).code == 0;
-    assert!(soon(|| reached().then(String::new)).is_some(), "{free} is the router's");
+    let reached = |d: &Daemon| {
+        let ping = || d.docker(&["exec", "web", "ping", "-c", "1", "-W", "1", &free]).code == 0;
+        soon(|| ping().then(String::new)).is_some()
+    };
+    assert!(reached(&d), "{free} is the router's");
+    d.stop(true);
+    d.again();
+    assert!(reached(&d), "{free} is the router's after a restart");
     d.fails(&["network", "create", "-o", "silo.guard=no", "bad"], "failed to parse silo.guard value: no");
 }
 

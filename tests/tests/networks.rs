@@ -1,5 +1,6 @@
 //! Networks of a user's own, by the stock client; what needs another host beside this one is in other files.
 
+use serde_json::json;
 use silo_tests::Daemon;
 
 const IMAGE: &str = "localhost/busybox";
@@ -314,6 +315,10 @@ fn networks_are_made_with_the_settings_of_another() {
         &[&from[..], &["recipe", "--subnet", "10.1.0.0/24", "bad"]].concat(),
         "user specified configurations",
     );
+    d.fails(&[&from[..], &["recipe", "-o", "a=b", "bad"]].concat(), "driver options are not supported");
+    let malformed = json!({"Name": "bad", "ConfigOnly": true, "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "Gateway": "10.2.0.1"}]}});
+    let (status, said) = d.post("/networks/create", &malformed);
+    assert!(status == 400 && said.contains("invalid gateway 10.2.0.1"), "{status} {said}");
     d.fails(&[&from[..], &["bridge", "bad"]].concat(), "configuration network \"bridge\" does not exist");
     d.fails(&[&from[..], &["recipe", "--config-only", "bad"]].concat(), "cannot depend on another");
     d.fails(
@@ -340,8 +345,11 @@ fn networks_are_made_with_the_settings_of_another() {
     d.stop(true);
     d.again();
     assert_eq!(shown(&d, "recipe", "{{.ConfigOnly}}"), "true");
+    assert_eq!(shown(&d, "made", "{{.Driver}} {{.ConfigFrom.Network}} {{.Labels.of}}"), "bridge recipe both");
+    d.fails(&["network", "rm", "recipe"], "configuration network \"recipe\" is in use");
+    d.ok(&["exec", "on-made", "ping", "-c", "1", "-W", "5", "10.237.0.128"]);
     d.ok(&["rm", "-f", "on-made"]);
-    // Recipes have nothing to be pruned.
+    // Of a configuration there is nothing to be pruned.
     let pruned = d.ok(&["network", "prune", "-f"]);
     assert!(pruned.contains("made") && !pruned.contains("recipe"), "{pruned}");
     d.ok(&["network", "rm", "recipe"]);

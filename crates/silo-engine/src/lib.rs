@@ -53,8 +53,8 @@ pub use error::{EngineError, Kind, Result};
 pub use filters::Filters;
 pub use mount_mode::MountMode;
 pub use networks::{
-    AdapterChange, AdapterState, MAX_EGRESS, MAX_INGRESS, NetworkRequest, NetworkSettings, NetworkUser,
-    NetworkView, limit_text,
+    AdapterChange, AdapterState, Configuration, MAX_EGRESS, MAX_INGRESS, NetworkRequest, NetworkUser,
+    NetworkView, OPERATORS_FIELDS, limit_text,
 };
 pub use record::*;
 pub use spares::PoolState;

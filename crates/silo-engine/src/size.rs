@@ -1,31 +1,38 @@
-//! Sizes as people write them (Docker's go-units, `RAMInBytes`).
+//! Sizes as people write them for Docker (its go-units): a number, which may have decimals, with a unit. `1.5 GiB`, `4096`, `2kb`.
 
-/// Bytes of a number, which may have decimals, with a unit of powers of 1024: `10m`, `1.5 GiB`, `4096`, `2kb`. `None`: it is no
-/// size, or 2^63 and more.
+/// Bytes; units are powers of 1024 (`RAMInBytes`). `None`: it is no size, or 2^63 and more. Blanks around it do no harm.
 pub fn bytes(text: &str) -> Option<u64> {
+    in_powers_of(1024.0, text)
+}
+
+/// Bytes; units are powers of 1000 (`FromHumanSize`), as in sizes of logs.
+pub fn decimal(text: &str) -> Option<u64> {
+    in_powers_of(1000.0, text)
+}
+
+fn in_powers_of(base: f64, text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let (number, unit) = lower.split_at(end);
-    let unit = unit.strip_prefix(' ').unwrap_or(unit);
-    let power = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit) {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
+    let power = match unit.strip_prefix(' ').unwrap_or(unit) {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        "p" | "pb" | "pib" => 5,
         _ => return None,
     };
-    let bytes = number.parse::<f64>().ok()? * 1024f64.powi(power);
+    let bytes = number.parse::<f64>().ok()? * base.powi(power);
     (bytes < 2f64.powi(63)).then_some(bytes as u64)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::*;
 
     #[test]
-    fn sizes_are_read_as_by_docker() {
+    fn sizes_are_read() {
         for (text, wanted) in [
             ("0", 0),
             ("4096", 4096),
@@ -38,8 +45,10 @@ mod tests {
         ] {
             assert_eq!(bytes(text), Some(wanted), "{text}");
         }
-        for text in ["", "m", "1q", "1mm", "-1", "1.2.3k", "9000p", "1  k", "ten", "1e3"] {
+        for text in ["", "m", "1q", "1mm", "1ib", "-1", "1.2.3k", "9000p", "1  k", "ten", "1e3"] {
             assert_eq!(bytes(text), None, "{text}");
         }
+        assert_eq!(decimal("10m"), Some(10_000_000));
+        assert_eq!(decimal("1.5kb"), Some(1500));
     }
 }

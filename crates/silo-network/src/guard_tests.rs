@@ -178,6 +178,11 @@ fn an_adapter_speaks_for_itself_alone() {
             a.send(frame);
             assert!(b.receive().is_some_and(|seen| seen.ends_with(b"mark")), "{what}");
         }
+        // TCP needs one look alone.
+        let element = r#"delete element bridge silo_lab ipv4 { "svtap2" . 10.1.0.2 }"#;
+        crate::firewall_nft::run(&[element], "").unwrap();
+        a.send(&frame(b.mac, a.mac, IP, &ipv4(6, a.ipv4, b.ipv4, &[0; 20])));
+        assert!(b.receive().is_some_and(|seen| seen.ends_with(b"mark")), "TCP by the first rule");
         // Without a guard (its adapter is gone, its name another's) nothing is held back.
         lab.firewall.unguard("svtap2").unwrap();
         a.send(&refused[0].1);

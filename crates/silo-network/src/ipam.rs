@@ -216,17 +216,36 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) host: &'a [IpSubnet],
 }
 
+/// What can be said of pools before anything is chosen, in dockerd's words.
+fn read_all(pools: &[PoolSpec]) -> Result<Vec<Asked>> {
+    let mut errors = Vec::new();
+    let asked = pools.iter().map(|p| read(p, &mut errors)).collect();
+    if errors.is_empty() {
+        Ok(asked)
+    } else {
+        Err(NetworkError::Invalid(format!("invalid network config:\n{}", joined(&errors))))
+    }
+}
+
+/// Whether a network could be asked for with these pools.
+///
+/// # Errors
+/// What is malformed, or out of its subnet; that a pool has no subnet.
+pub fn check_pools(pools: &[PoolSpec]) -> Result<()> {
+    let asked = read_all(pools)?;
+    if asked.iter().any(|a| a.subnet.is_none() && a.size.is_none()) {
+        return Err(NetworkError::Invalid("invalid network config:\nno subnet is given".into()));
+    }
+    Ok(())
+}
+
 /// The subnets of a new network. `skip_gateway`: which family's gateway is not chosen here.
 pub(crate) fn choose(
     spec: &NetworkSpec,
     skip_gateway: [bool; 2],
     around: &Surroundings<'_>,
 ) -> Result<Vec<PoolRecord>> {
-    let mut errors = Vec::new();
-    let mut asked: Vec<Asked> = spec.pools.iter().map(|p| read(p, &mut errors)).collect();
-    if !errors.is_empty() {
-        return Err(NetworkError::Invalid(format!("invalid network config:\n{}", joined(&errors))));
-    }
+    let mut asked = read_all(&spec.pools)?;
     // As dockerd: subnets of a family that is off are not looked at.
     asked.retain(|a| if a.six { spec.ipv6 } else { spec.ipv4 });
     for (six, wanted) in [(false, spec.ipv4), (true, spec.ipv6)] {

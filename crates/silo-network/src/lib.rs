@@ -47,6 +47,7 @@ mod tests;
 pub use bandwidth::parse_rate;
 pub use error::{ErrorKind, NetworkError};
 pub use files::{hosts_file, resolv_conf};
+pub use ipam::check_pools;
 pub use names::{NamedEndpoint, Names, ResolverForm, Upstream, View, fuzz_dns_message};
 pub use networks::{Networks, check_name, is_predefined};
 pub use record::{

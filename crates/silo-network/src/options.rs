@@ -126,6 +126,12 @@ impl Options {
                 Driver::Host | Driver::Null => {}
             }
         }
+        // What keeps those apart is that each has its own hardware address.
+        if !options.guard && !options.icc {
+            return Err(NetworkError::Invalid(
+                "silo.guard=false and com.docker.network.bridge.enable_icc=false exclude each other".into(),
+            ));
+        }
         Ok(options)
     }
 
@@ -293,6 +299,16 @@ mod tests {
             let error = parse(driver, key, value).unwrap_err();
             assert!(error.is_invalid() && error.to_string().contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn who_is_trusted_is_not_kept_apart() {
+        let both = [("silo.guard", "false"), ("com.docker.network.bridge.enable_icc", "false")];
+        let both = both.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        assert!(
+            Options::parse(Driver::Bridge, &both).unwrap_err().to_string().contains("exclude each other")
+        );
+        assert!(!parse(Driver::Bridge, "silo.guard", "false").unwrap().guard);
     }
 
     #[test]

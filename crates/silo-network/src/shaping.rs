@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn buckets_are_bounded_in_time() {
         let slow = Bucket::new(1_000_000);
-        assert_eq!((slow.rate, slow.burst, slow.queue), (128_750, 6400, 12_000));
+        assert_eq!((slow.rate, slow.burst, slow.queue), (128_750, 6400, 24_000));
         let fast = Bucket::new(1_000_000_000);
         assert_eq!(fast.rate, 128_750_000);
         assert_eq!(u64::from(fast.burst), 128_750 * BURST_MS);

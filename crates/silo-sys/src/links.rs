@@ -269,7 +269,7 @@ pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, IpAddr, u8)>> {
     )
 }
 
-fn address(payload: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(payload: &[u8]) -> Option<IpAddr> {
     if let Ok(four) = <[u8; 4]>::try_from(payload) {
         return Some(IpAddr::from(four));
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::links::{dump, family, octets};
+use crate::links::{address, dump, family, octets};
 use crate::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
 
 const RTM_NEWROUTE: u16 = 24;
@@ -31,7 +31,7 @@ pub struct Route {
     pub table: u32,
 }
 
-/// Routes of the namespace; of those to nowhere (multicast, broadcast, unreachable) the local table's.
+/// Routes of the namespace that have one link; of those to nowhere (multicast, broadcast, unreachable) the local table's.
 pub fn all(socket: &mut Socket) -> io::Result<Vec<Route>> {
     dump(
         socket,
@@ -57,17 +57,13 @@ pub fn all(socket: &mut Socket) -> io::Result<Vec<Route>> {
                     _ => {}
                 }
             }
+            // Several ways at once have no link of their own.
+            if index == 0 {
+                return None;
+            }
             Some(Route { destination: (destination, prefix), index, gateway, table })
         },
     )
-}
-
-fn address(payload: &[u8]) -> Option<IpAddr> {
-    match payload.len() {
-        4 => Some(Ipv4Addr::from(*payload.first_chunk::<4>()?).into()),
-        16 => Some(Ipv6Addr::from(*payload.first_chunk::<16>()?).into()),
-        _ => None,
-    }
 }
 
 /// Where everything goes that no other route takes.

@@ -24,15 +24,8 @@ pub(crate) struct BuildArguments {
 
 /// `20GB`, `512m`, `1000`: bytes, in powers of 1,024.
 fn size(option: &str, text: &str) -> Result<u64, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let unit = lower[end..].trim();
-    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit);
-    let power = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit);
-    match (lower[..end].parse::<f64>(), power) {
-        (Ok(number), Some(power)) => Ok((number * 1024f64.powi(power as i32)) as u64),
-        _ => Err(format!("{option} {text:?} is no size: it is a number with k, m, g, t or p behind it")),
-    }
+    silo_engine::size::bytes(text)
+        .ok_or_else(|| format!("{option} {text:?} is no size: it is a number with k, m, g, t or p behind it"))
 }
 
 impl BuildArguments {

@@ -100,7 +100,9 @@ pub(crate) fn change(wanted: &[MachineNetwork]) -> io::Result<()> {
     place(&mut socket, &device, wanted)?;
     // Those that stay have taken the place of others of their family.
     for route in routes::defaults(&mut socket)? {
-        if !wanted.iter().any(|n| n.gateways.iter().any(|g| Some(*g) == route.gateway)) {
+        // One without a gateway is a program's own (a tunnel).
+        let Some(gateway) = route.gateway else { continue };
+        if !wanted.iter().any(|n| n.gateways.contains(&gateway)) {
             match socket.change(route.remove()) {
                 Err(e) if !links::is_gone(&e) => return Err(e),
                 _ => {}

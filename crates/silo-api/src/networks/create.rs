@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::json;
 use silo_engine::network::{Driver, NetworkSpec, PoolSpec};
-use silo_engine::{Engine, NetworkRequest, NetworkSettings};
+use silo_engine::{Configuration, Engine, NetworkRequest, OPERATORS_FIELDS};
 
 use crate::error::{Answer, ApiError};
 use crate::params;
@@ -61,15 +61,18 @@ struct Pool {
 
 fn request(create: Create) -> Answer<NetworkRequest> {
     let forbidden = |message: &str| ApiError { status: StatusCode::FORBIDDEN, message: message.to_owned() };
-    let lender = create.config_from.map(|from| from.network).filter(|name| !name.is_empty());
-    let settings = match (create.config_only, lender) {
-        (false, None) => NetworkSettings::Own,
-        (true, None) => NetworkSettings::Lent,
-        (false, Some(lender)) => NetworkSettings::Of(lender),
+    let from = create.config_from.map(|from| from.network).filter(|name| !name.is_empty());
+    let configuration = match (create.config_only, from) {
+        (false, None) => Configuration::Own,
+        (true, None) => Configuration::Only,
+        (false, Some(name)) => Configuration::From(name),
         (true, Some(_)) => {
             return Err(forbidden("a configuration network cannot depend on another configuration network"));
         }
     };
+    if create.config_only && (create.ingress || !create.scope.is_empty()) {
+        return Err(forbidden(OPERATORS_FIELDS));
+    }
     let of_swarm = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect \
                     this node to swarm and try again.";
     if create.ingress || create.driver == "overlay" || matches!(create.scope.as_str(), "swarm" | "global") {
@@ -86,6 +89,8 @@ fn request(create: Create) -> Answer<NetworkRequest> {
     }
     let driver = match create.driver.as_str() {
         "" | "default" => "bridge",
+        // Another network's driver, which is nobody's to know yet.
+        _ if create.config_only => "null",
         other => other,
     };
     let driver: Driver = driver.parse::<Driver>().map_err(|e| ApiError::not_found(e.to_string()))?;
@@ -112,7 +117,7 @@ fn request(create: Create) -> Answer<NetworkRequest> {
         labels: create.labels,
         ipam_options: create.ipam.options,
     };
-    Ok(NetworkRequest { spec, settings })
+    Ok(NetworkRequest { spec, configuration })
 }
 
 pub(crate) async fn create(State(engine): State<Engine>, body: Body) -> Answer {
@@ -157,6 +162,8 @@ mod tests {
             json!({"Name": "x", "ConfigOnly": true, "ConfigFrom": {"Network": "y"}}),
             Err("cannot depend on another"),
         );
+        check(json!({"Name": "x", "ConfigOnly": true, "Scope": "local"}), Err("can only contain"));
+        check(json!({"Name": "x", "ConfigOnly": true, "Driver": "weave"}), Ok(&|s| s.name == "x"));
         check(json!({"Name": "x", "Driver": "weave"}), Err("plugin \"weave\" not found"));
         check(json!({"Name": "x", "IPAM": {"Driver": "dhcp"}}), Err("dhcp"));
     }

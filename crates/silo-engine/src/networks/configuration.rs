@@ -1,20 +1,23 @@
-//! Networks whose settings others are made with (`--config-only`, `--config-from`): the engine's alone, on the host nothing is
-//! made of them.
+//! Configuration networks (`--config-only`) and networks with the configuration of one (`--config-from`): the engine's alone, on
+//! the host nothing is made of the former. dockerd's libnetwork, `validateConfiguration` and `applyConfigurationTo`.
 
 use silo_network::{Driver, NetworkRecord, NetworkSpec};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::ids::random_id;
+use crate::joined::network_error;
 
-/// The record of a network that lends its settings, which are looked at when they are used.
+/// What is said, as by dockerd, to a request for a configuration network with such a field.
+pub const OPERATORS_FIELDS: &str = "configuration network can only contain network specific fields. Network operator fields like \
+                                    [ ingress | internal | attachable | scope ] are not supported.";
+
+/// The record of a configuration network; its options are looked at when they are used.
 pub(super) fn record(spec: &NetworkSpec) -> Result<NetworkRecord> {
     if spec.internal || spec.attachable {
-        return Err(EngineError::forbidden(
-            "configuration network can only contain network specific fields. Network operator fields like \
-             [ ingress | internal | attachable | scope ] are not supported.",
-        ));
+        return Err(EngineError::forbidden(OPERATORS_FIELDS));
     }
+    silo_network::check_pools(&spec.pools).map_err(network_error)?;
     Ok(NetworkRecord {
         id: random_id(),
         name: spec.name.clone(),
@@ -31,8 +34,8 @@ pub(super) fn record(spec: &NetworkSpec) -> Result<NetworkRecord> {
 }
 
 impl Engine {
-    /// What a network is made of that has another's settings.
-    pub(super) fn borrowed(&self, spec: &NetworkSpec, lender: &str) -> Result<NetworkSpec> {
+    /// What a network is made of that has the configuration of another.
+    pub(super) fn configured(&self, spec: &NetworkSpec, from: &str) -> Result<NetworkSpec> {
         let own = NetworkSpec {
             name: spec.name.clone(),
             driver: spec.driver,
@@ -40,16 +43,21 @@ impl Engine {
             attachable: spec.attachable,
             ..NetworkSpec::default()
         };
-        if own != *spec {
+        if own != (NetworkSpec { options: own.options.clone(), ..spec.clone() }) {
             return Err(EngineError::forbidden(
                 "user specified configurations are not supported if the network depends on a configuration network",
             ));
         }
-        let lenders = self.networks();
+        if !spec.options.is_empty() {
+            return Err(EngineError::forbidden(
+                "network driver options are not supported if the network depends on a configuration network",
+            ));
+        }
+        let networks = self.networks();
         let found =
-            lenders.iter().find_map(|n| Some((n, n.configuration.as_ref().filter(|_| n.name == lender)?)));
+            networks.iter().find_map(|n| Some((n, n.configuration.as_ref().filter(|_| n.name == from)?)));
         let (network, pools) = found.ok_or_else(|| {
-            EngineError::not_found(format!("configuration network {lender:?} does not exist"))
+            EngineError::not_found(format!("configuration network {from:?} does not exist"))
         })?;
         Ok(NetworkSpec {
             ipv4: network.ipv4,
@@ -62,12 +70,12 @@ impl Engine {
         })
     }
 
-    /// Refuses to take away a network whose settings another one has.
-    pub(super) fn refuse_if_lent(&self, network: &NetworkRecord) -> Result<()> {
-        let lent = |n: &NetworkRecord| network.configuration.is_some() && n.config_from == network.name;
-        if self.networks().iter().any(lent) {
+    /// Refuses to take away a configuration network that others were made with.
+    pub(super) fn refuse_configuration_in_use(&self, network: &NetworkRecord) -> Result<()> {
+        let used = |n: &NetworkRecord| network.configuration.is_some() && n.config_from == network.name;
+        if self.networks().iter().any(used) {
             return Err(EngineError::forbidden(format!(
-                "configuration network {:?} is in use",
+                "error while removing network: configuration network {:?} is in use",
                 network.name
             )));
         }

@@ -9,16 +9,16 @@ use crate::error::{EngineError, Result};
 use crate::joined::network_error;
 use crate::lock::lock;
 
-/// Whose settings a network has.
+/// Where a network's configuration comes from and goes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum NetworkSettings {
+pub enum Configuration {
     /// Its own.
     #[default]
     Own,
-    /// `--config-only`: it has them for others, and nothing on the host.
-    Lent,
-    /// `--config-from`: those of the network of this name.
-    Of(String),
+    /// `--config-only`: it is a configuration of other networks, and nothing on the host.
+    Only,
+    /// `--config-from`: that of the configuration network of this name.
+    From(String),
 }
 
 /// A network that is asked for.
@@ -26,8 +26,8 @@ pub enum NetworkSettings {
 pub struct NetworkRequest {
     /// What is said of it.
     pub spec: NetworkSpec,
-    /// Whose settings these are.
-    pub settings: NetworkSettings,
+    /// Where its configuration comes from.
+    pub configuration: Configuration,
 }
 
 impl Engine {
@@ -62,17 +62,13 @@ impl Engine {
     }
 
     fn make_network(&self, request: &NetworkRequest) -> Result<NetworkRecord> {
-        let settings = match &request.settings {
-            NetworkSettings::Own => &request.spec,
-            NetworkSettings::Lent => return configuration::record(&request.spec),
-            NetworkSettings::Of(lender) => &self.borrowed(&request.spec, lender)?,
+        let (spec, config_from) = match &request.configuration {
+            Configuration::Own => (&request.spec, String::new()),
+            Configuration::Only => return configuration::record(&request.spec),
+            Configuration::From(name) => (&self.configured(&request.spec, name)?, name.clone()),
         };
-        super::bandwidth::check(&settings.options, "network option")?;
-        let made = self.inner.networks.create(settings).map_err(network_error)?;
-        let config_from = match &request.settings {
-            NetworkSettings::Of(lender) => lender.clone(),
-            NetworkSettings::Own | NetworkSettings::Lent => String::new(),
-        };
+        super::bandwidth::check(&spec.options, "network option")?;
+        let made = self.inner.networks.create(spec).map_err(network_error)?;
         Ok(NetworkRecord { config_from, ..made })
     }
 

@@ -32,7 +32,8 @@ use crate::spec::NetworkEndpoint;
 
 pub use adapters::{AdapterChange, AdapterState};
 pub use bandwidth::{MAX_EGRESS, MAX_INGRESS, limit_text};
-pub use create::{NetworkRequest, NetworkSettings};
+pub use configuration::OPERATORS_FIELDS;
+pub use create::{Configuration, NetworkRequest};
 pub use list::{NetworkUser, NetworkView};
 
 impl Engine {

@@ -22,14 +22,17 @@ impl Engine {
         blocking(move || {
             let _verb = lock(&engine.inner.network_verb);
             engine.strike_out(&network)?;
-            engine.network_event(&network, "destroy", None);
+            // As dockerd, which tells of the making of both.
+            if network.configuration.is_none() {
+                engine.network_event(&network, "destroy", None);
+            }
             Ok(())
         })
         .await
     }
 
     fn strike_out(&self, network: &NetworkRecord) -> Result<()> {
-        self.refuse_if_lent(network)?;
+        self.refuse_configuration_in_use(network)?;
         {
             // Nobody enters it from here on.
             let mut state = lock(&self.inner.book.state);

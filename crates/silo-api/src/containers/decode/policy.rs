@@ -43,7 +43,10 @@ pub(super) fn log_config(body: &LogBody) -> Answer<LogConfig> {
     for (name, value) in &body.config {
         let invalid = || ApiError::bad(format!("invalid value for log-opt {name}: {value:?}"));
         match name.as_str() {
-            "max-size" => log.max_size = silo_engine::size::bytes(value).ok_or_else(invalid)?,
+            "max-size" => {
+                let size = silo_engine::size::decimal(value).filter(|size| *size > 0);
+                log.max_size = size.ok_or_else(invalid)?;
+            }
             "max-file" => log.max_files = value.parse().ok().filter(|n| *n >= 1).ok_or_else(invalid)?,
             "mode" if value == "blocking" => {}
             other => return Err(ApiError::bad(format!("unknown log opt '{other}' for {driver} log driver"))),

@@ -70,7 +70,7 @@ fn host_config() {
     check(json!({"LogConfig": {"Type": "syslog"}}), Err("no log driver named 'syslog'"));
     check(
         json!({"LogConfig": {"Config": {"max-size": "10k", "max-file": "3"}}}),
-        Ok(&|s| s.log.max_size == 10240 && s.log.max_files == 3),
+        Ok(&|s| s.log.max_size == 10_000 && s.log.max_files == 3),
     );
     check(
         json!({"SecurityOpt": ["no-new-privileges", "seccomp=unconfined"]}),
