@@ -53,21 +53,14 @@ impl Engine {
                 "network driver options are not supported if the network depends on a configuration network",
             ));
         }
-        let networks = self.networks();
-        let found =
-            networks.iter().find_map(|n| Some((n, n.configuration.as_ref().filter(|_| n.name == from)?)));
-        let (network, pools) = found.ok_or_else(|| {
-            EngineError::not_found(format!("configuration network {from:?} does not exist"))
-        })?;
-        Ok(NetworkSpec {
-            ipv4: network.ipv4,
-            ipv6: network.ipv6,
-            pools: pools.clone(),
-            options: network.options.clone(),
-            labels: network.labels.clone(),
-            ipam_options: network.ipam_options.clone(),
-            ..own
-        })
+        let found = self.networks().into_iter().find(|n| n.name == from);
+        let Some(NetworkRecord {
+            configuration: Some(pools), ipv4, ipv6, options, labels, ipam_options, ..
+        }) = found
+        else {
+            return Err(EngineError::not_found(format!("configuration network {from:?} does not exist")));
+        };
+        Ok(NetworkSpec { ipv4, ipv6, pools, options, labels, ipam_options, ..own })
     }
 
     /// Refuses to take away a configuration network that others were made with.
